@@ -1,0 +1,153 @@
+//! The layout of a study's directory, and the records in it.
+//!
+//! ```text
+//! STUDY/
+//!   study.json                              Manifest, written before the first run
+//!   trace.parquet                           the sealed trace, copied
+//!   arms.toml                               the arms as asked for
+//!   runs/block=000/arm=NAME/requests.parquet   raw samples, one row per planned request (REQUEST_COLUMNS)
+//!   runs/block=000/arm=NAME/histograms.parquet HdrHistograms: step, metric ("latency"|"service"), blob (V2 serialisation)
+//!   runs/block=000/arm=NAME/run.json           RunRecord
+//!   tables/                                 what `analyze` writes
+//!   analysis.json                           the JSON contract of `analyze --json`
+//!   report.html
+//! ```
+//! The replayer writes it and the analysis reads it; neither links the other.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Version of this layout; a reader refuses a newer one.
+pub const STUDY_VERSION: u32 = 1;
+
+/// Bits of the `flags` column of requests.parquet.
+pub mod sample_flags {
+    /// Planned before the warm-up cut: in the file, in no histogram and no table.
+    pub const WARMUP: u16 = 1 << 0;
+    /// The protocol has no reply to this request (QoS 0, DISCONNECT): it has a send time and no latency.
+    pub const NO_REPLY: u16 = 1 << 1;
+    /// No reply came before the drain deadline.
+    pub const LOST: u16 = 1 << 2;
+    /// A reply came, but not the one that was due (wrong type, id or reason).
+    pub const WRONG: u16 = 1 << 3;
+    /// Never sent: the connection was gone or never came up.
+    pub const UNSENT: u16 = 1 << 4;
+}
+
+/// Columns of requests.parquet, in order, with their Arrow types (all times u64 ns since the run's t0):
+/// `op_id` u64, `step` utf8 (the root's kind), `session` u32 (ordinal), `planned_ns`, `sent_ns` (null if UNSENT),
+/// `latency_ns` (reply − planned; null without a right reply: an error is never a latency),
+/// `service_ns` (reply − sent; null likewise), `status` u8, `flags` u16.
+pub const REQUEST_COLUMNS: [&str; 9] =
+    ["op_id", "step", "session", "planned_ns", "sent_ns", "latency_ns", "service_ns", "status", "flags"];
+
+/// An arm as it was resolved: a stack and its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmRecord {
+    /// Unique name, `[a-z0-9._-]+`; also the directory name after `arm=`.
+    pub name: String,
+    /// `tokio-shared`, `tokio-pinned`, `monoio`, `compio`, …
+    pub stack: String,
+    /// Every setting after defaults and CPU layout were applied (the runtimes crate's `Settings` as JSON).
+    pub settings: Value,
+}
+
+/// study.json: what was decided before the first run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`STUDY_VERSION`].
+    pub version: u32,
+    /// `regauge` version and git commit when known.
+    pub regauge: String,
+    /// RFC 3339 UTC.
+    pub created: String,
+    /// The command line that made it.
+    pub command: Vec<String>,
+    /// Seed of the order of arms.
+    pub seed: u64,
+    /// Blocks asked for.
+    pub blocks: u32,
+    /// Arms in the order of arms.toml.
+    pub arms: Vec<ArmRecord>,
+    /// Name of the base arm of every comparison.
+    pub base: String,
+    /// Hash of the workload (trace) and of the plan made from it, hex.
+    pub workload_hash: String,
+    /// Hash of the packets and their planned times.
+    pub plan_hash: String,
+    /// Where the trace came from, in words.
+    pub trace_source: String,
+    /// Requests planned per run, and the plan's length.
+    pub requests: u64,
+    /// Length of the plan, ns.
+    pub duration_ns: u64,
+    /// Requests planned before this are warm-up, ns.
+    pub warmup_ns: u64,
+    /// The CPU layout: which CPUs the driver and the server use, and why.
+    pub layout: LayoutRecord,
+    /// Facts about the host, as `regauge doctor --json` prints them.
+    pub host: Value,
+    /// Thresholds of the validity gates.
+    pub gates: Value,
+}
+
+/// Which CPUs each side uses, why, and what a host like this cannot show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayoutRecord {
+    /// `disjoint` or `shared`.
+    pub name: String,
+    /// CPUs of the driver process.
+    pub driver_cpus: Vec<usize>,
+    /// CPUs of the server process.
+    pub server_cpus: Vec<usize>,
+    /// One sentence: why this layout.
+    pub why: String,
+    /// Sentences: what this host cannot show.
+    pub limits: Vec<String>,
+}
+
+/// One validity gate's outcome. Gates are blind to the arm and to the tail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// `offered`, `driver_lag`, `replies`, `digest`, `errors`, …
+    pub name: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// What was measured, with its unit, for a person.
+    pub measured: String,
+    /// What was asked for.
+    pub required: String,
+}
+
+/// run.json: one run of one arm in one block.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Block number from 0.
+    pub block: u32,
+    /// Arm name.
+    pub arm: String,
+    /// Position within the block, from 0.
+    pub position: u32,
+    /// RFC 3339 UTC.
+    pub started: String,
+    /// All gates passed.
+    pub valid: bool,
+    /// One sentence per failed gate.
+    pub why_invalid: Vec<String>,
+    /// The gates.
+    pub gates: Vec<Gate>,
+    /// Requests planned after warm-up, and those among them without a right reply.
+    pub requests: u64,
+    /// Requests that ended in an error (LOST, WRONG, UNSENT), warm-up included.
+    pub errors: u64,
+    /// The driver's own record: offered and achieved rates, send lag percentiles (ns), deliveries, replies digest.
+    pub driver: Value,
+    /// The server's own record: attestation (what it really used), digest, CPU time, switches, memory, counters.
+    pub server: Value,
+}
+
+/// Directory of one run.
+pub fn run_dir(study: &Path, block: u32, arm: &str) -> PathBuf {
+    study.join("runs").join(format!("block={block:03}")).join(format!("arm={arm}"))
+}
