@@ -5,11 +5,13 @@
 //! file: `SPEC.md` defines them for readers in other languages.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// What a span is. Roots come first, steps after.
 ///
-/// The name in the file is the snake_case name that [`Kind::name`] gives. A reader meets unknown names as
-/// [`Kind::Other`] only through an error: a newer writer raises the schema version when it adds a kind.
+/// The name in the file is the snake_case name that [`Kind::name`] gives. A name that is not here is an error to a
+/// reader: a newer writer raises the schema version when it adds a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -54,6 +56,111 @@ pub enum Kind {
     Storage,
 }
 
+impl Kind {
+    /// All kinds, in the order of declaration.
+    pub const ALL: [Kind; 19] = [
+        Kind::Connect,
+        Kind::Publish,
+        Kind::Subscribe,
+        Kind::Unsubscribe,
+        Kind::Ping,
+        Kind::Disconnect,
+        Kind::Close,
+        Kind::RaftProposal,
+        Kind::SegmentAppend,
+        Kind::SegmentRead,
+        Kind::Deliver,
+        Kind::SessionProcess,
+        Kind::MetaCall,
+        Kind::RaftAppend,
+        Kind::Apply,
+        Kind::Route,
+        Kind::Membership,
+        Kind::SetLastApplied,
+        Kind::Storage,
+    ];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Connect => "connect",
+            Kind::Publish => "publish",
+            Kind::Subscribe => "subscribe",
+            Kind::Unsubscribe => "unsubscribe",
+            Kind::Ping => "ping",
+            Kind::Disconnect => "disconnect",
+            Kind::Close => "close",
+            Kind::RaftProposal => "raft_proposal",
+            Kind::SegmentAppend => "segment_append",
+            Kind::SegmentRead => "segment_read",
+            Kind::Deliver => "deliver",
+            Kind::SessionProcess => "session_process",
+            Kind::MetaCall => "meta_call",
+            Kind::RaftAppend => "raft_append",
+            Kind::Apply => "apply",
+            Kind::Route => "route",
+            Kind::Membership => "membership",
+            Kind::SetLastApplied => "set_last_applied",
+            Kind::Storage => "storage",
+        }
+    }
+
+    /// Whether a span of this kind can come from outside. The raft and segment kinds can also be steps (with a parent).
+    pub fn can_be_root(self) -> bool {
+        match self {
+            Kind::Connect
+            | Kind::Publish
+            | Kind::Subscribe
+            | Kind::Unsubscribe
+            | Kind::Ping
+            | Kind::Disconnect
+            | Kind::Close
+            | Kind::RaftProposal
+            | Kind::SegmentAppend
+            | Kind::SegmentRead => true,
+            Kind::Deliver
+            | Kind::SessionProcess
+            | Kind::MetaCall
+            | Kind::RaftAppend
+            | Kind::Apply
+            | Kind::Route
+            | Kind::Membership
+            | Kind::SetLastApplied
+            | Kind::Storage => false,
+        }
+    }
+
+    /// Whether it is seen on an MQTT connection, so that it carries a `connection`.
+    pub fn is_on_wire(self) -> bool {
+        matches!(
+            self,
+            Kind::Connect
+                | Kind::Publish
+                | Kind::Subscribe
+                | Kind::Unsubscribe
+                | Kind::Ping
+                | Kind::Disconnect
+                | Kind::Close
+                | Kind::Deliver
+        )
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        Kind::ALL.into_iter().find(|k| k.name() == s).ok_or_else(|| {
+            format!("no kind of span is called `{s}`; choose one of {}", Kind::ALL.map(Kind::name).join(", "))
+        })
+    }
+}
+
 /// Bits of the `flags` column.
 pub mod flags {
     /// MQTT 5 (otherwise 3.1.1). Set on every wire span of such a connection.
@@ -74,12 +181,16 @@ pub mod flags {
     pub const UNFINISHED: u32 = 1 << 7;
     /// CONNACK with session present = 1.
     pub const SESSION_PRESENT: u32 = 1 << 8;
+
+    /// The bits that say what was asked; the others say how it went. Only these enter the workload hash.
+    pub const WORKLOAD: u32 = V5 | CLEAN_START | USERNAME | PASSWORD | WILL | RETAIN | DUP;
 }
 
 /// One span. Times are nanoseconds since the trace's origin (see `Meta` for the clock anchors).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Unique within the trace, ascending in the order of writing.
+    /// Unique within the trace, strictly ascending in the order of writing; [`crate::LiveWriter`] refuses anything
+    /// else. A parent may stand before or after its children.
     pub id: u64,
     /// The span that caused this one; `None` for a root.
     pub parent: Option<u64>,
@@ -113,4 +224,44 @@ pub struct Span {
     pub expiry_s: u32,
     /// OS thread that ran it; 0 when unknown.
     pub thread: u32,
+}
+
+impl Span {
+    /// A span of `kind` at `start_ns` with nothing else known: count 1, everything optional absent, the rest zero.
+    pub fn new(id: u64, kind: Kind, start_ns: u64) -> Span {
+        Span {
+            id,
+            parent: None,
+            kind,
+            start_ns,
+            duration_ns: None,
+            busy_ns: None,
+            session: None,
+            connection: None,
+            target: None,
+            bytes: 0,
+            count: 1,
+            qos: 0,
+            flags: 0,
+            status: 0,
+            keep_alive_s: 0,
+            expiry_s: 0,
+            thread: 0,
+        }
+    }
+
+    /// A request that came from outside: no parent, and of a kind that can be a root (a delivery is a consequence).
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none() && self.kind.can_be_root()
+    }
+
+    /// When it ended, ns since origin; its start when there is no end. Saturates on absurd durations.
+    pub fn end_ns(&self) -> u64 {
+        self.start_ns.saturating_add(self.duration_ns.unwrap_or(0))
+    }
+
+    /// Whether all bits of `bits` (see [`flags`]) are set.
+    pub fn has(&self, bits: u32) -> bool {
+        self.flags & bits == bits
+    }
 }

@@ -7,7 +7,9 @@
 //!   arms.toml                               the arms as asked for
 //!   runs/block=000/arm=NAME/requests.parquet   raw samples, one row per planned request (REQUEST_COLUMNS)
 //!   runs/block=000/arm=NAME/histograms.parquet HdrHistograms: step, metric ("latency"|"service"), blob (V2 serialisation)
-//!   runs/block=000/arm=NAME/run.json           RunRecord
+//!   runs/block=000/arm=NAME/run.json           RunRecord, written last: a run without it never finished
+//!   runs/block=000/arm=NAME/{server,driver}.log   stderr of the two processes
+//!   tmp/                                    data directories of running servers, empty afterwards
 //!   tables/                                 what `analyze` writes
 //!   analysis.json                           the JSON contract of `analyze --json`
 //!   report.html
@@ -24,21 +26,21 @@ pub const STUDY_VERSION: u32 = 1;
 /// Bits of the `flags` column of requests.parquet.
 pub mod sample_flags {
     /// Planned before the warm-up cut: in the file, in no histogram and no table.
-    pub const WARMUP: u16 = 1 << 0;
+    pub const WARMUP: u32 = 1 << 0;
     /// The protocol has no reply to this request (QoS 0, DISCONNECT): it has a send time and no latency.
-    pub const NO_REPLY: u16 = 1 << 1;
+    pub const NO_REPLY: u32 = 1 << 1;
     /// No reply came before the drain deadline.
-    pub const LOST: u16 = 1 << 2;
+    pub const LOST: u32 = 1 << 2;
     /// A reply came, but not the one that was due (wrong type, id or reason).
-    pub const WRONG: u16 = 1 << 3;
+    pub const WRONG: u32 = 1 << 3;
     /// Never sent: the connection was gone or never came up.
-    pub const UNSENT: u16 = 1 << 4;
+    pub const UNSENT: u32 = 1 << 4;
 }
 
 /// Columns of requests.parquet, in order, with their Arrow types (all times u64 ns since the run's t0):
 /// `op_id` u64, `step` utf8 (the root's kind), `session` u32 (ordinal), `planned_ns`, `sent_ns` (null if UNSENT),
 /// `latency_ns` (reply − planned; null without a right reply: an error is never a latency),
-/// `service_ns` (reply − sent; null likewise), `status` u8, `flags` u16.
+/// `service_ns` (reply − sent; null likewise), `status` u32, `flags` u32 (wide types that every polars build reads; they cost nothing once encoded).
 pub const REQUEST_COLUMNS: [&str; 9] =
     ["op_id", "step", "session", "planned_ns", "sent_ns", "latency_ns", "service_ns", "status", "flags"];
 
@@ -145,6 +147,9 @@ pub struct RunRecord {
     pub driver: Value,
     /// The server's own record: attestation (what it really used), digest, CPU time, switches, memory, counters.
     pub server: Value,
+    /// What surrounded the run: data directory's file system and mount, steal, canaries, children's resource usage.
+    #[serde(default)]
+    pub environment: Value,
 }
 
 /// Directory of one run.

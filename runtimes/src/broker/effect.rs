@@ -13,7 +13,9 @@ pub struct ConnId(pub u64);
 /// A shard of the broker, from 0.
 pub type ShardId = u16;
 
-/// An operation of this shard that completes later.
+/// An operation of this shard that completes later. A reply may name one (`after`) before the effect that carries it is
+/// emitted: what comes while a write of a partition is in flight is merged into the next one, whose id is known already.
+/// Some operations are done by another shard: they complete with [`PeerMsg::Appended`] instead of [`Input::Done`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpId(pub u64);
 
@@ -109,7 +111,8 @@ pub enum Effect {
         /// Whole records.
         bytes: Bytes,
     },
-    /// fdatasync of a segment file. At most one sync of a partition is in flight.
+    /// fdatasync of a segment file, which need not be the partition's newest. At most one sync of a partition is in
+    /// flight.
     Sync {
         /// Completes with [`Outcome::Synced`].
         op: OpId,
@@ -131,7 +134,8 @@ pub enum Effect {
         /// Whether the directory must be synced too.
         durable: bool,
     },
-    /// Read from a segment file (records queued for a client that was away).
+    /// Read from a segment file (records queued for a client that was away). May name a partition that another shard
+    /// owns; what is read has been written completely.
     Read {
         /// Completes with [`Outcome::Read`].
         op: OpId,
@@ -265,7 +269,21 @@ pub struct Message {
     pub sequence: u64,
 }
 
-/// What shards say to each other. A shard sends to itself nothing: it acts at once.
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Which partition.
+    pub partition: u32,
+    /// Which segment file of it.
+    pub segment: u32,
+    /// Offset in the file.
+    pub at: u64,
+    /// Length of the record, bytes.
+    pub len: u32,
+}
+
+/// What shards say to each other. A shard sends to itself nothing: it acts at once. What one shard says to another must
+/// arrive in the order in which it was said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PeerMsg {
     /// Append to a partition that you own; answer with `Appended { token }` once it is as durable as required.
@@ -280,12 +298,20 @@ pub enum PeerMsg {
         /// Echo.
         token: OpId,
     },
-    /// Deliver to your sessions that subscribe to its topic.
-    Deliver {
+    /// A QoS 0 message on a topic that you own: deliver it and, when it says so, retain it. No answer.
+    Publish {
         /// The message.
         msg: Message,
     },
-    /// A session of mine subscribed to `filter` (the first on my shard to do so); answer with `Subscribed`.
+    /// Deliver to your sessions that subscribe to its topic. Comes from the shard that owns the topic.
+    Deliver {
+        /// The message.
+        msg: Message,
+        /// Where its record has been written; `None` for QoS 0.
+        stored: Option<Stored>,
+    },
+    /// A session of mine subscribed to `filter`; deliver matches to me, and answer with `Subscribed`. Comes again for
+    /// each further session, for the sake of the retained messages.
     Subscribe {
         /// The sender's op, echoed.
         token: OpId,
@@ -303,10 +329,5 @@ pub enum PeerMsg {
     Unsubscribe {
         /// The filter.
         filter: String,
-    },
-    /// Store (or, with an empty payload, forget) as the retained message of its topic: you own it.
-    Retain {
-        /// The message.
-        msg: Message,
     },
 }

@@ -1,0 +1,197 @@
+//! A small SVG writer: a frame with axes, and lines, bands, marks and words in it.
+//!
+//! It writes text, not pictures: colours and dashes are classes of the page's style sheet, so that one SVG serves light,
+//! dark and print. Sizes are units of the view box, which the browser scales to the page's width.
+
+use super::axis::Axis;
+use std::fmt::Write;
+
+const WIDTH: f64 = 720.0;
+const LEFT: f64 = 84.0;
+const RIGHT: f64 = 16.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 52.0;
+
+/// Shapes that tell arms apart without colour, and colours (with their dashes) of the style sheet.
+const MARKS: usize = 4;
+const COLOURS: usize = 8;
+
+/// A plot being drawn.
+pub struct Plot {
+    x: Axis,
+    y: Axis,
+    height: f64,
+    under: String,
+    over: String,
+}
+
+impl Plot {
+    /// An empty frame of this height.
+    pub fn new(x: Axis, y: Axis, height: f64) -> Self {
+        Plot { x, y, height, under: String::new(), over: String::new() }
+    }
+
+    /// Horizontal place of a value.
+    pub fn px(&self, x: f64) -> f64 {
+        LEFT + self.x.place(x) * (WIDTH - LEFT - RIGHT)
+    }
+
+    /// Vertical place of a value.
+    pub fn py(&self, y: f64) -> f64 {
+        self.height - BOTTOM - self.y.place(y) * (self.height - TOP - BOTTOM)
+    }
+
+    /// A line through points; neighbours that fall on the same pixel are drawn once. Fewer than two points draw nothing.
+    pub fn line(&mut self, points: &[(f64, f64)], class: &str) {
+        let mut places: Vec<(f64, f64)> = Vec::new();
+        for &(x, y) in points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+            let place = (self.px(x), self.py(y));
+            let is_new = places.last().is_none_or(|last| (last.0 - place.0).hypot(last.1 - place.1) > 0.3);
+            if is_new {
+                places.push(place);
+            }
+        }
+        if places.len() < 2 {
+            return;
+        }
+        let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = write!(self.over, r#"<polyline class="{class}" points="{}"/>"#, path.join(" "));
+    }
+
+    /// A shaded zone between two places of the horizontal axis, with a word at its top.
+    pub fn zone_x(&mut self, from: f64, to: f64, class: &str, word: &str) {
+        let (left, right) = (self.px(from), self.px(to));
+        self.zone(left, TOP, right - left, self.height - TOP - BOTTOM, class, word);
+    }
+
+    /// A shaded zone between two places of the vertical axis, with a word in it.
+    pub fn zone_y(&mut self, from: f64, to: f64, class: &str, word: &str) {
+        let (a, b) = (self.py(from), self.py(to));
+        self.zone(LEFT, a.min(b), WIDTH - LEFT - RIGHT, (a - b).abs(), class, word);
+    }
+
+    fn zone(&mut self, x: f64, y: f64, width: f64, height: f64, class: &str, word: &str) {
+        if width < 1.0 || height < 1.0 {
+            return;
+        }
+        let _ = write!(
+            self.under,
+            r#"<rect class="zone {class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}"/>"#
+        );
+        // A word needs about seven units a letter; one that does not fit is left to the caption.
+        if width > 7.0 * word.chars().count() as f64 && height > 18.0 {
+            let _ = write!(self.over, r#"<text class="word" x="{:.1}" y="{:.1}">{}</text>"#, x + 6.0, y + 15.0, escape(word));
+        }
+    }
+
+    /// A horizontal reference line.
+    pub fn rule_y(&mut self, y: f64, class: &str) {
+        let y = self.py(y);
+        let _ = write!(self.under, r#"<path class="{class}" d="M{LEFT} {y:.1}H{:.1}"/>"#, WIDTH - RIGHT);
+    }
+
+    /// A mark with a vertical bar, `shift` units beside its place. A bar that leaves the frame ends in an arrow's stead
+    /// at the frame.
+    pub fn whisker(&mut self, at: (f64, f64), shift: f64, ends: Option<(f64, f64)>, series: usize, title: &str) {
+        let (x, y) = (self.px(at.0) + shift, self.py(at.1));
+        let _ = write!(self.over, r#"<g class="{}"><title>{}</title>"#, class("mark", series), escape(title));
+        if let Some((low, high)) = ends {
+            let (top, bottom) = (self.py(high), self.py(low));
+            let _ = write!(self.over, r#"<path d="M{x:.1} {top:.1}V{bottom:.1}"/>"#);
+            for (end, value, inside) in [(top, high, high <= self.y.high), (bottom, low, low >= self.y.low)] {
+                if inside && value.is_finite() {
+                    let _ = write!(self.over, r#"<path d="M{:.1} {end:.1}h8"/>"#, x - 4.0);
+                }
+            }
+        }
+        let _ = write!(self.over, "{}</g>", mark(series, x, y, 5.0));
+    }
+
+    /// A word in the frame, centred, `shift` units beside its place.
+    pub fn word(&mut self, at: (f64, f64), shift: f64, class: &str, word: &str) {
+        let (x, y) = (self.px(at.0) + shift, self.py(at.1));
+        let _ = write!(self.over, r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, escape(word));
+    }
+
+    /// The finished SVG element. `about` says in words what it shows, for those who do not see it.
+    pub fn finish(self, about: &str) -> String {
+        let (right, bottom) = (WIDTH - RIGHT, self.height - BOTTOM);
+        let mut svg = format!(
+            r#"<svg class="plot" viewBox="0 0 {WIDTH} {}" role="img" aria-label="{}">"#,
+            self.height,
+            escape(about)
+        );
+        svg += &self.under;
+        for tick in &self.x.ticks {
+            let x = self.px(tick.at);
+            let kind = if tick.label.is_empty() { "faint" } else { "grid" };
+            let _ = write!(svg, r#"<path class="{kind}" d="M{x:.1} {TOP}V{bottom:.1}"/>"#);
+            if !tick.label.is_empty() {
+                let class = if tick.minor { "tick minor" } else { "tick" };
+                let _ = write!(svg, r#"<text class="{class} mid" x="{x:.1}" y="{:.1}">{}</text>"#, bottom + 20.0, escape(&tick.label));
+            }
+        }
+        for tick in &self.y.ticks {
+            let y = self.py(tick.at);
+            let kind = if tick.label.is_empty() { "faint" } else { "grid" };
+            let _ = write!(svg, r#"<path class="{kind}" d="M{LEFT} {y:.1}H{right:.1}"/>"#);
+            if !tick.label.is_empty() {
+                let class = if tick.minor { "tick minor" } else { "tick" };
+                let _ = write!(svg, r#"<text class="{class} end" x="{:.1}" y="{:.1}">{}</text>"#, LEFT - 8.0, y + 4.5, escape(&tick.label));
+            }
+        }
+        let _ = write!(svg, r#"<path class="frame" d="M{LEFT} {TOP}V{bottom:.1}H{right:.1}"/>"#);
+        svg += &self.over;
+        if !self.x.label.is_empty() {
+            let middle = (LEFT + right) / 2.0;
+            let _ = write!(svg, r#"<text class="axis mid" x="{middle:.1}" y="{:.1}">{}</text>"#, self.height - 8.0, escape(&self.x.label));
+        }
+        svg + "</svg>"
+    }
+}
+
+/// The classes of a series' element: what it is, and its colour. The ninth series begins again with the first colour.
+pub fn class(what: &str, series: usize) -> String {
+    format!("{what} s{}", series % COLOURS)
+}
+
+/// The mark of a series: circle, square, triangle or diamond.
+fn mark(series: usize, x: f64, y: f64, r: f64) -> String {
+    match series % MARKS {
+        0 => format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="{r}"/>"#),
+        1 => format!(r#"<rect x="{:.1}" y="{:.1}" width="{}" height="{}"/>"#, x - r, y - r, 2.0 * r, 2.0 * r),
+        2 => format!(r#"<path d="M{x:.1} {:.1}l{r} {}h{}z"/>"#, y - r, 2.0 * r, -2.0 * r),
+        _ => format!(r#"<path d="M{x:.1} {:.1}l{r} {r}l{} {r}l{} {}z"/>"#, y - r, -r, -r, -r),
+    }
+}
+
+/// A short piece of a series' line with its mark, for legends and tables.
+pub fn key(series: usize) -> String {
+    format!(
+        r#"<svg class="key" viewBox="0 0 36 12" aria-hidden="true"><path class="{}" d="M0 6H36"/><g class="{}">{}</g></svg>"#,
+        class("pooled", series),
+        class("mark", series),
+        mark(series, 18.0, 6.0, 3.6)
+    )
+}
+
+/// Text as XML wants it.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_keeps_to_the_frame_and_skips_what_cannot_be_seen() {
+        let mut plot = Plot::new(Axis::of_nines(3.0, "x"), Axis::of_times([1e3, 1e6], "y"), 300.0);
+        plot.line(&[(0.0, 1e3), (0.0, 1e3), (f64::NAN, 1e4), (3.0, 1e12)], "pooled s0");
+        plot.line(&[(0.0, 1e3)], "alone");
+        let svg = plot.finish("a <test>");
+        assert!(svg.contains(r#"class="pooled s0" points="84.0,"#) && svg.contains(" 704.0,12.0\""), "{svg}");
+        assert!(!svg.contains("alone") && !svg.contains("NaN"));
+        assert!(svg.contains("a &lt;test&gt;"));
+    }
+}

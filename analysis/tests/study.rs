@@ -1,0 +1,249 @@
+//! A study with known truth, from its files to analysis.json, tables and report.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{ArmSpec, Spec, write_study};
+use polars::prelude::*;
+use regauge_analysis::counts::{Counts, PERCENTILES};
+use regauge_analysis::samples::{Metric, read_exact, read_requests};
+use regauge_analysis::{Evaluation, analyze, report, terminal};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+fn study(spec: &Spec) -> (tempfile::TempDir, Evaluation) {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), spec);
+    let evaluation = Evaluation::of(dir.path()).unwrap();
+    (dir, evaluation)
+}
+
+/// No element of a page may ask for anything from anywhere.
+fn assert_offline(html: &str) {
+    for forbidden in ["http:", "https:", "src=", "href=", "url(", "@import", "<link", "<iframe", "fetch("] {
+        assert!(!html.contains(forbidden), "the report contains `{forbidden}`");
+    }
+}
+
+#[test]
+fn the_json_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), &Spec::small());
+    analyze(dir.path()).unwrap();
+    let json: Value = serde_json::from_slice(&fs::read(dir.path().join("analysis.json")).unwrap()).unwrap();
+    let arms = json["arms"].as_array().unwrap();
+    assert_eq!(arms.len(), 4);
+    assert_eq!(arms[0]["name"], "tokio-shared");
+    assert_eq!(arms[3]["stack"], "compio");
+    assert_eq!(arms[3]["valid"], true);
+    assert_eq!(arms[3]["valid_runs"], 2);
+    assert_eq!(arms[3]["why_invalid"][0], "block 1: driver lag p99 1.84 ms exceeds 1.00 ms");
+    // 3 blocks of 3 000 requests, 400 of them warm-up.
+    assert_eq!(arms[0]["requests"], 3 * 2_600);
+    assert!(arms[0]["percentiles_ns"]["p50"].as_u64().unwrap() > 100_000);
+    assert!(arms[0]["percentiles_ns"]["p99_99"].is_null());
+    let refused = &arms[0]["refused"]["p99_99"];
+    assert!(refused["episodes"].as_f64().unwrap() < 20.0 && refused["needed"].as_u64().unwrap() > 7_800, "{refused}");
+    assert!(arms[0]["cpu_ns_per_request"].as_f64().unwrap() > 0.0);
+    assert!(arms[0]["throughput_per_s"].as_f64().unwrap() > 900.0);
+    // A kind without replies has requests and no latency.
+    let disconnect = &arms[0]["steps"]["disconnect"];
+    assert!(disconnect["requests"].as_u64().unwrap() > 0 && disconnect["latency"].is_null());
+    assert_eq!(disconnect["errors"], 0);
+    let row = json["comparisons"].as_array().unwrap().iter().find(|row| {
+        row["arm"] == "monoio" && row["step"] == "all" && row["percentile"] == "p50"
+    });
+    let row = row.unwrap();
+    assert_eq!((row["base"].as_str(), row["blocks"].as_u64()), (Some("tokio-shared"), Some(3)));
+    let [ratio, low, high] = ["ratio", "ci_low", "ci_high"].map(|key| row[key].as_f64().unwrap());
+    // The truth is 125/180; three blocks with 6 % spread leave a wide interval around it.
+    assert!(low < ratio && ratio < high && (0.6..0.8).contains(&ratio), "{ratio} [{low}, {high}]");
+    assert!(row["refused"].is_null() && row["delta_ms"].as_f64().unwrap() < 0.0);
+    let compio = json["comparisons"].as_array().unwrap().iter().find(|row| row["arm"] == "compio").unwrap();
+    assert_eq!(compio["blocks"], 2);
+    assert_eq!(json["verdict"], "INSUFFICIENT EVIDENCE");
+    assert!(json["verdict_why"].as_array().unwrap().len() >= 5);
+    assert!(json["check"]["largest_difference"].as_f64().unwrap() <= 0.001);
+}
+
+#[test]
+fn histograms_agree_with_exact_quantiles() {
+    let spec = Spec { blocks: 2, requests: 20_000, ..Spec::small() };
+    let (_dir, evaluation) = study(&spec);
+    for arm in &evaluation.evidence {
+        let files: Vec<_> =
+            arm.blocks.iter().map(|&b| evaluation.study.run_file(b, &arm.name, "requests.parquet")).collect();
+        for metric in Metric::BOTH {
+            let exact = read_exact(&files, metric).unwrap();
+            assert_eq!(exact.len(), 2, "connect and publish have replies, disconnect has none");
+            for (step, exact) in exact {
+                for percentile in PERCENTILES {
+                    let raw = exact.quantile(percentile.ppm).unwrap() as f64;
+                    let bucketed = arm.pooled(&step, metric).quantile(percentile.ppm).unwrap() as f64;
+                    assert!((bucketed / raw - 1.0).abs() < 0.001, "{} {step} {}: {bucketed} {raw}", arm.name, percentile.key);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn polars_opens_the_hive_layout_by_glob() {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), &Spec::small());
+    let glob = dir.path().join("runs/**/requests.parquet");
+    let args = ScanArgsParquet { hive_options: polars::io::HiveOptions::new_enabled(), ..Default::default() };
+    let frame = LazyFrame::scan_parquet(PlRefPath::try_from_path(&glob).unwrap(), args)
+        .unwrap()
+        .filter(col("arm").eq(lit("monoio")))
+        .group_by_stable([col("block")])
+        .agg([col("latency_ns").count().alias("replies"), col("latency_ns").null_count().alias("without")])
+        .collect()
+        .unwrap();
+    assert_eq!(frame.height(), 3);
+    for (block, replies) in frame.column("replies").unwrap().u32().unwrap().iter().enumerate() {
+        let run = read_requests(&dir.path().join(format!("runs/block={block:03}/arm=monoio/requests.parquet"))).unwrap();
+        let counted = run.rows.iter().filter(|row| row.latency_ns.is_some()).count();
+        assert_eq!(replies.unwrap() as usize, counted);
+    }
+}
+
+#[test]
+fn invalid_runs_and_warm_up_enter_no_figure() {
+    let (_dir, with) = study(&Spec::small());
+    let compio = with.evidence.iter().find(|arm| arm.name == "compio").unwrap();
+    assert_eq!(compio.blocks, [0, 2]);
+    let mut pooled = Vec::new();
+    for block in [0, 2] {
+        let run = read_requests(&with.study.run_file(block, "compio", "requests.parquet")).unwrap();
+        pooled.extend(run.rows.iter().filter(|row| row.planned_ns >= 400_000_000).filter_map(|row| row.latency_ns));
+    }
+    let exact = Counts::from_values(pooled);
+    assert_eq!(compio.pooled("all", Metric::Latency).total(), exact.total());
+    // Damage to a run that enters nothing is no error.
+    let broken = with.study.run_file(1, "compio", "requests.parquet");
+    fs::write(&broken, b"damaged").unwrap();
+    assert!(Evaluation::of(&with.study.dir).is_ok());
+}
+
+#[test]
+fn a_planted_ratio_is_found() {
+    let arms = vec![
+        ArmSpec::new("base", "tokio-shared", 200e3).stalls(3e-3, 8e6),
+        ArmSpec::new("half", "monoio", 100e3).stalls(3e-3, 4e6),
+        ArmSpec::new("same", "tokio-shared", 200e3).stalls(3e-3, 8e6),
+    ];
+    let spec = Spec { blocks: 6, requests: 20_000, seed: 5, arms, ..Spec::small() };
+    let (_dir, evaluation) = study(&spec);
+    for percentile in ["p50", "p99"] {
+        let of = |arm: &str| {
+            let mut rows = evaluation.analysis.comparisons.iter();
+            rows.find(|row| row.arm == arm && row.step == "all" && row.percentile == percentile).unwrap()
+        };
+        let half = of("half");
+        assert!(half.ci_high.unwrap() < 1.0, "{half:?}");
+        assert!((0.4..0.63).contains(&half.ratio.unwrap()), "{half:?}");
+        let same = of("same");
+        assert!(same.ci_low.unwrap() < 1.0 && same.ci_high.unwrap() > 1.0, "{same:?}");
+    }
+    let why = evaluation.analysis.verdict_why.join("\n");
+    assert!(why.contains("Arm same repeats the base"), "{why}");
+}
+
+#[test]
+fn the_terminal_table() {
+    let (_dir, evaluation) = study(&Spec { requests: 12_000, ..Spec::small() });
+    let text = terminal::render(&evaluation.analysis);
+    for line in text.lines() {
+        assert!(line.chars().count() <= terminal::WIDTH, "{} columns: {line}", line.chars().count());
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn one_block_and_one_arm_say_what_they_lack() {
+    let (_dir, one_block) = study(&Spec { blocks: 1, ..Spec::small() });
+    let row = &one_block.analysis.comparisons[0];
+    assert!(row.ratio.is_some() && row.ci_low.is_none());
+    assert_eq!(row.why_none.as_deref(), Some("one block in common; an interval takes at least two"));
+    assert!(one_block.analysis.verdict_why.iter().any(|why| why.starts_with("1 common valid block")));
+    let alone = Spec { arms: vec![ArmSpec::new("alone", "tokio-shared", 200e3)], ..Spec::small() };
+    let (_dir, alone) = study(&alone);
+    assert!(alone.analysis.comparisons.is_empty());
+    assert!(alone.analysis.verdict_why[0].contains("one arm"));
+    assert!(!terminal::render(&alone.analysis).is_empty());
+    assert_offline(&fs::read_to_string(alone.write_report().unwrap()).unwrap());
+}
+
+#[test]
+fn an_arm_without_a_valid_run_stays_visible() {
+    let mut spec = Spec::small();
+    spec.arms[3].invalid = vec![0, 1, 2];
+    let (_dir, evaluation) = study(&spec);
+    let compio = evaluation.analysis.arms.iter().find(|arm| arm.name == "compio").unwrap();
+    assert!(!compio.valid && compio.why_invalid.len() == 3 && compio.percentiles_ns.values().all(Option::is_none));
+    let row = evaluation.analysis.comparisons.iter().find(|row| row.arm == "compio").unwrap();
+    assert_eq!(row.why_none.as_deref(), Some("the two arms have no valid block in common"));
+    assert!(evaluation.analysis.verdict_why.iter().any(|why| why.contains("nothing is left of compio")));
+    assert!(terminal::render(&evaluation.analysis).contains("invalid"));
+    evaluation.write_report().unwrap();
+}
+
+#[test]
+fn tables_open_with_polars() {
+    let (dir, evaluation) = study(&Spec::small());
+    evaluation.write_tables().unwrap();
+    let open = |name: &str| {
+        let path = dir.path().join("tables").join(name);
+        LazyFrame::scan_parquet(PlRefPath::try_from_path(&path).unwrap(), Default::default()).unwrap().collect().unwrap()
+    };
+    let comparisons = open("comparisons.parquet");
+    assert_eq!(comparisons.height(), evaluation.analysis.comparisons.len());
+    let percentiles = open("percentiles.parquet");
+    // 4 arms × 3 steps with replies (all, connect, publish) × 2 metrics × 5 percentiles.
+    assert_eq!(percentiles.height(), 4 * 3 * 2 * 5);
+    assert_eq!(open("over_time.parquet").height() % 4, 0);
+    let csv = fs::read_to_string(dir.path().join("tables/percentiles.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 121);
+    assert!(csv.starts_with("arm,step,metric,percentile,value_ns,"), "{csv}");
+}
+
+#[test]
+fn the_report_is_one_offline_file() {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), &Spec::small());
+    let path = report(dir.path()).unwrap();
+    assert_eq!(path, dir.path().join("report.html"));
+    let html = fs::read_to_string(path).unwrap();
+    assert_offline(&html);
+    assert!(html.len() < 1_000_000, "{} bytes", html.len());
+    let order = ["INSUFFICIENT EVIDENCE", ">Percentiles<", ">The tail<", ">Ratio to the base<", ">Over time: P50<",
+                 "settings</h2>", ">Validity<", ">The host,", ">How to reproduce it<"];
+    let places: Vec<usize> = order.iter().map(|text| html.find(text).unwrap_or_else(|| panic!("no {text}"))).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    // Times have units a person reads; raw nanoseconds stay in the embedded JSON.
+    let page = &html[..html.find(r#"id="analysis""#).unwrap()];
+    assert!(!page.contains("_ns<") || !page.contains("NaN"));
+    assert!(!page.contains("NaN") && !page.contains("inf"));
+    // Two runs of the same analysis give the same file.
+    assert_eq!(html, fs::read_to_string(report(dir.path()).unwrap()).unwrap());
+}
+
+#[test]
+fn hostile_names_are_escaped() {
+    let mut spec = Spec::small();
+    spec.arms[1] = spec.arms[1].clone().set("note", Value::from("</script><script>alert(1)</script>"));
+    let (_dir, evaluation) = study(&spec);
+    let html = fs::read_to_string(evaluation.write_report().unwrap()).unwrap();
+    assert!(!html.contains("<script>alert"));
+}
+
+#[test]
+fn an_awkward_directory_name_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("load=5").join("a [b]*");
+    write_study(&path, &Spec { blocks: 2, ..Spec::small() });
+    assert!(Evaluation::of(Path::new(&path)).is_ok());
+}

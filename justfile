@@ -1,0 +1,80 @@
+# What a person types. `just` alone lists the recipes.
+# Everything builds with one profile (release), so that RocksDB and polars are compiled once.
+
+set positional-arguments
+
+cargo := "cargo"
+regauge := env("CARGO_TARGET_DIR", justfile_directory() / "target") / "release/regauge"
+
+# List the recipes
+default:
+    @just --list --unsorted
+
+# The main job: record, replay on every stack, report (three minutes after the build; `just study` alone is --quick)
+study *args="--quick": build
+    "{{regauge}}" study "$@"
+
+# The tests of everything: format, lints, unit and integration tests, notebooks
+test: check-format lint _test-tools
+    {{cargo}} test --release --workspace --locked --no-fail-fast
+    just notebooks-check
+
+# Build the command
+build: _build-tools
+    {{cargo}} build --release --locked
+
+# What CI refuses, without touching the tree
+check: check-format lint
+
+# Is the code formatted?
+check-format:
+    {{cargo}} fmt --all --check
+
+# clippy, warnings are errors
+lint: _build-tools
+    {{cargo}} clippy --release --workspace --all-targets --locked -- -D warnings
+
+# Mend what can be mended mechanically
+fix: _build-tools
+    {{cargo}} clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
+    {{cargo}} fmt --all
+
+# Licences, advisories and duplicates of the dependencies (needs cargo-deny)
+deny:
+    {{cargo}} deny check
+
+# Execute the notebooks on a study and open JupyterLab
+notebooks study: _notebook-tools
+    notebooks/run.sh "{{study}}"
+    "$(notebooks/run.sh --venv)/bin/jupyter" lab --notebook-dir notebooks
+
+# Execute the notebooks on the committed study
+notebooks-check: _notebook-tools
+    notebooks/run.sh notebooks/sample-study
+
+# Send-time error and rate of the driver, beside a public MQTT load tool
+bench-driver *args: build _test-tools
+    benches/driver/run.sh "$@"
+
+# Latency and throughput of Mosquitto with and without the tap
+bench-tap *args: build _test-tools
+    benches/tap/run.sh "$@"
+
+# QoS 1 publishes/s of every stack, beside Mosquitto, rumqttd and fio
+bench-stacks *args: build _test-tools
+    benches/stacks/run.sh "$@"
+
+# 5,000 concurrent connections on every stack
+bench-connections *args: build
+    benches/connections/run.sh "$@"
+
+# What the C++ of RocksDB and bindgen need
+_build-tools:
+    @tools/need.sh g++:g++ make:make clang:clang libclang:libclang-dev
+
+# Real MQTT brokers, clients and fio to compare with
+_test-tools:
+    @tools/need.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients fio:fio python3:python3 venv:python3-venv
+
+_notebook-tools:
+    @tools/need.sh python3:python3 venv:python3-venv

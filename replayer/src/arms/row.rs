@@ -1,0 +1,80 @@
+//! One table of arms.toml: any of the settings, and those among them that no host can have.
+
+use regauge_runtimes::settings::{Durability, Files, Placement};
+use serde::Deserialize;
+
+/// Largest submission queue that the kernel gives (IORING_MAX_ENTRIES).
+const RING_ENTRIES_MAX: u32 = 32_768;
+
+/// Smallest segment worth rolling, bytes: it must hold at least one packet of a usual size.
+const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+
+/// One table of the file. All optional: `[defaults]` and `[[arm]]` share it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Row {
+    pub name: Option<String>,
+    pub stack: Option<String>,
+    pub threads: Option<usize>,
+    pub cpus: Option<Vec<usize>>,
+    pub durability: Option<Durability>,
+    pub placement: Option<Placement>,
+    pub files: Option<Files>,
+    pub blocking_threads: Option<usize>,
+    pub iowq_bounded: Option<u32>,
+    pub ring_entries: Option<u32>,
+    pub partitions: Option<u32>,
+    pub segment_bytes: Option<u64>,
+}
+
+impl Row {
+    /// This row, with what it leaves open taken from `defaults`.
+    pub fn over(self, defaults: &Row) -> Row {
+        let d = defaults.clone();
+        Row {
+            name: self.name.or(d.name),
+            stack: self.stack.or(d.stack),
+            threads: self.threads.or(d.threads),
+            cpus: self.cpus.or(d.cpus),
+            durability: self.durability.or(d.durability),
+            placement: self.placement.or(d.placement),
+            files: self.files.or(d.files),
+            blocking_threads: self.blocking_threads.or(d.blocking_threads),
+            iowq_bounded: self.iowq_bounded.or(d.iowq_bounded),
+            ring_entries: self.ring_entries.or(d.ring_entries),
+            partitions: self.partitions.or(d.partitions),
+            segment_bytes: self.segment_bytes.or(d.segment_bytes),
+        }
+    }
+
+    /// Settings that are impossible on any host.
+    pub fn check(&self) -> Result<(), String> {
+        let zero = |name: &str| Err(format!("`{name} = 0` means nothing can run; give 1 or more"));
+        if self.threads == Some(0) {
+            return zero("threads");
+        }
+        if self.blocking_threads == Some(0) {
+            return zero("blocking_threads");
+        }
+        if self.partitions == Some(0) {
+            return zero("partitions");
+        }
+        if self.iowq_bounded == Some(0) {
+            return Err("`iowq_bounded = 0` would leave the kernel's own width in place unsaid; give the width".into());
+        }
+        if let Some(n) = self.ring_entries.filter(|n| !n.is_power_of_two() || *n > RING_ENTRIES_MAX) {
+            return Err(format!(
+                "`ring_entries = {n}` is no power of two up to {RING_ENTRIES_MAX}; the kernel would use another size"
+            ));
+        }
+        if let Some(n) = self.segment_bytes.filter(|n| *n < SEGMENT_BYTES_MIN) {
+            return Err(format!("`segment_bytes = {n}` is less than {SEGMENT_BYTES_MIN}; a packet might not fit"));
+        }
+        if let Some(cpus) = &self.cpus
+            && let Some(twice) = cpus.iter().find(|c| cpus.iter().filter(|d| d == c).count() > 1)
+        {
+            return Err(format!("`cpus` names CPU {twice} twice"));
+        }
+        Ok(())
+    }
+}

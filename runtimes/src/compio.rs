@@ -1,0 +1,502 @@
+//! The broker on compio, one io_uring runtime per pinned shard.
+//!
+//! Shards own their state: `Rc<RefCell<…>>`, never borrowed across an await; they speak by flume channels, whose wakes
+//! reach another runtime through its executor's queue. I/O is completion-based: each connection lends its own buffer
+//! to the one read that it always has in flight, a task of its own writes an outbox that it owns meanwhile, and segment
+//! files are written and synced by the same ring. Only RocksDB and the creation of files go to a pool of threads.
+//!
+//! The driver is named and looked at, because compio built with its `polling` feature falls back to epoll without a word.
+//! What the ring cannot do at once runs on io-wq workers, which [`crate::iowq`] makes as many as the arm says. Nothing is
+//! in flight when the runtime ends: a dropped operation is cancelled, and whether it was done nobody knows.
+//!
+//! The functions and their order are those of `tokio_pinned`. What it leaves out: every decision.
+
+use crate::broker::Shard;
+use crate::broker::effect::{ConnId, Effect, Handover, Input, MetaCall, OpId, Outcome, PeerMsg, ShardId};
+use crate::drain::Progress;
+use crate::iowq::{self, Ring, WorkerCpus};
+use crate::segment::{SyncFiles, create_segment};
+use crate::server::{Counters, ServeError, SocketCounters};
+use crate::settings::{Files, Placement};
+use crate::shell::{self, ConnIds, Node, PanicWatch, ShardSeed, ShellReport, ToShard};
+use bytes::Bytes;
+use compio::BufResult;
+use compio::driver::{DriverType, ProactorBuilder, ToSharedFd};
+use compio::io::{AsyncRead, AsyncWriteExt};
+use compio::net::{TcpListener, TcpStream};
+use compio::runtime::{JoinHandle, RuntimeBuilder};
+use flume::{Receiver, Sender};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use std::{io, net};
+
+mod conn;
+mod ring_files;
+
+use conn::Conn;
+use ring_files::RingFiles;
+
+/// A shard with its surroundings, on its own thread.
+struct Local {
+    node: Arc<Node>,
+    id: ShardId,
+    peers: Vec<Sender<Letter>>,
+    files: SyncFiles,
+    ring_files: Rc<RingFiles>,
+    state: RefCell<State>,
+    ids: RefCell<ConnIds>,
+    /// One token for each thread of the pool that has nothing to do.
+    idle_threads: (Sender<()>, Receiver<()>),
+}
+
+/// What a shard's inbox holds; `None` ends its `peer_loop`.
+type Letter = Option<ToShard>;
+/// What came of an operation.
+type Done = Result<Outcome, String>;
+
+struct State {
+    broker: Shard,
+    effects: Vec<Effect>,
+    conns: HashMap<ConnId, Conn>,
+    /// Connections whose outbox has got something since the last flush.
+    dirty: Vec<ConnId>,
+    /// Completions of what was done inline.
+    done: VecDeque<Input<'static>>,
+    sockets: SocketCounters,
+    progress: Progress,
+}
+
+/// Starts a thread and runtime per shard, and ends with what all of them counted.
+pub(crate) fn run(
+    node: &Arc<Node>,
+    seeds: Vec<ShardSeed>,
+    listeners: Vec<net::TcpListener>,
+    ready: impl FnOnce(),
+) -> Result<ShellReport, ServeError> {
+    iowq::require(node)?;
+    let (senders, receivers): (Vec<_>, Vec<_>) = seeds.iter().map(|_| flume::unbounded()).unzip();
+    let mut threads = Vec::new();
+    for ((seed, listener), inbox) in seeds.into_iter().zip(listeners).zip(receivers) {
+        let (own_node, peers) = (Arc::clone(node), senders.clone());
+        let thread = std::thread::Builder::new().name(format!("shard-{}", seed.id)).spawn(move || {
+            let _watch = PanicWatch::new(&own_node);
+            shard_main(&own_node, seed, listener, peers, inbox).inspect_err(|error| own_node.halt(error.to_string()))
+        });
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(error) => node.halt(format!("a shard's thread cannot be started: {error}")),
+        }
+    }
+    drop(senders);
+    let workers = WorkerCpus::keep(node);
+    if node.wait_until_up(threads.len()) {
+        ready();
+    }
+    let observation = node.wait();
+    let mut report = ShellReport { observation, ..ShellReport::default() };
+    for thread in threads {
+        let panicked = |_| Err(node.runtime_error("a shard's thread panicked".to_owned()));
+        let (counters, ring) = thread.join().unwrap_or_else(panicked)?;
+        report.counters += counters;
+        report.blocking_threads += node.blocking_threads_per_shard();
+        report.iowq_bounded = Some(ring.bounded);
+        report.ring_entries = Some(ring.entries);
+    }
+    drop(workers);
+    Ok(report)
+}
+
+/// One shard, from its start to its report.
+fn shard_main(
+    node: &Arc<Node>,
+    seed: ShardSeed,
+    listener: net::TcpListener,
+    peers: Vec<Sender<Letter>>,
+    inbox: Receiver<Letter>,
+) -> Result<(Counters, Ring), ServeError> {
+    node.bind_shard(&seed)?;
+    let cannot = |error: io::Error| node.runtime_error(error.to_string());
+    let (mut proactor, pool) = (ProactorBuilder::new(), node.blocking_threads_per_shard());
+    proactor.driver_type(DriverType::IoUring).capacity(node.settings.ring_entries).thread_pool_limit(pool);
+    let (runtime, ring) = iowq::build(node, || RuntimeBuilder::new().with_proactor(proactor).build())?;
+    if !runtime.driver_type().is_iouring() {
+        let found = format!("compio chose its {:?} driver", runtime.driver_type());
+        return Err(ServeError::BackEnd { stack: node.stack, required: "io_uring", found });
+    }
+    let idle_threads = flume::bounded(pool);
+    while idle_threads.0.try_send(()).is_ok() {}
+    let counters = runtime.block_on(async {
+        let end_of_accepting = listener.try_clone().map_err(cannot)?;
+        let listener = TcpListener::from_std(listener).map_err(cannot)?;
+        let local = Rc::new(Local {
+            node: Arc::clone(node),
+            id: seed.id,
+            peers,
+            files: SyncFiles::new(node.layout.clone()),
+            ring_files: Rc::new(RingFiles::new(node.layout.clone())),
+            state: RefCell::new(State {
+                broker: Shard::new(seed.config, seed.partitions),
+                effects: Vec::new(),
+                conns: HashMap::new(),
+                dirty: Vec::new(),
+                done: VecDeque::new(),
+                sockets: SocketCounters::default(),
+                progress: Progress::default(),
+            }),
+            ids: RefCell::new(ConnIds::new(seed.id)),
+            idle_threads,
+        });
+        spawn(&local, peer_loop(Rc::clone(&local), inbox)).detach();
+        spawn(&local, accept_loop(Rc::clone(&local), listener)).detach();
+        node.shard_is_up();
+        let ticks = spawn(&local, tick_loop(Rc::clone(&local)));
+        ticks.await.map_err(|error| node.runtime_error(error.to_string()))?;
+        shell::shut(&end_of_accepting);
+        shutdown(&local).await;
+        let State { broker, sockets, .. } = &*local.state.borrow();
+        Ok::<_, ServeError>(Counters { broker: broker.counters(), sockets: *sockets })
+    })?;
+    Ok((counters, ring))
+}
+
+/// Starts a task: the one place where tasks come from. Its handle must be kept or detached: dropped, it cancels the task.
+fn spawn(local: &Rc<Local>, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+    let watch = PanicWatch::new(&local.node);
+    compio::runtime::spawn(async move {
+        task.await;
+        drop(watch);
+    })
+}
+
+/// Takes connections in.
+async fn accept_loop(local: Rc<Local>, listener: TcpListener) {
+    while !local.node.is_ending() {
+        match listener.accept().await {
+            Ok((stream, _)) if stream.set_nodelay(true).is_ok() => {
+                let conn = local.ids.borrow_mut().next_id();
+                let (c, reader) = Conn::new(stream);
+                local.state.borrow_mut().sockets.accepted += 1;
+                local.state.borrow_mut().conns.insert(conn, c);
+                feed(&local, Input::Accepted { conn });
+                spawn(&local, connection(Rc::clone(&local), conn, reader)).detach();
+            }
+            Ok(_gone_already) => {}
+            Err(_) if local.node.is_ending() => {}
+            Err(_) => {
+                // Out of descriptors, or a connection that was gone at once.
+                local.state.borrow_mut().sockets.accept_errors += 1;
+                compio::time::sleep(shell::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Reads one connection until it ends or moves. One read is in flight at any time, and none is ever given up: what a
+/// cancelled one had read would be lost.
+async fn connection(local: Rc<Local>, conn: ConnId, mut reader: TcpStream) {
+    let mut buffer = Vec::with_capacity(shell::READ_BUFFER_BYTES);
+    loop {
+        let BufResult(result, lent) = reader.read(buffer).await;
+        buffer = lent;
+        let Ok(1..) = result else { break };
+        local.state.borrow_mut().sockets.count_read(buffer.len());
+        feed(&local, Input::Received { conn, bytes: &buffer });
+        buffer.clear();
+        let moving = local.state.borrow_mut().conns.get_mut(&conn).and_then(|c| c.moving.take());
+        if let Some((to, handover)) = moving {
+            return migrate(&local, conn, reader, to, handover);
+        }
+    }
+    // At the end of the run all reading is ended, but clients are still to get their replies.
+    if !local.node.is_ending() {
+        feed(&local, Input::Closed { conn });
+        let gone = local.state.borrow_mut().conns.remove(&conn);
+        // A write that the client does not take ends with this.
+        gone.into_iter().filter(Conn::is_writing).for_each(|c| shell::shut(&c.socket));
+    }
+}
+
+/// Gives one input to the broker and performs what it asks for.
+fn feed(local: &Rc<Local>, input: Input<'_>) {
+    let mut state = local.state.borrow_mut();
+    handle(local, &mut state, input);
+    flush(local, &mut state);
+}
+
+fn handle(local: &Rc<Local>, state: &mut State, input: Input<'_>) {
+    let mut effects = std::mem::take(&mut state.effects);
+    let mut next = Some(input);
+    while let Some(input) = next {
+        state.progress.in_flight -= usize::from(matches!(input, Input::Done { .. }));
+        state.broker.handle(input, shell::now(), &mut effects);
+        for effect in effects.drain(..) {
+            perform(local, state, effect);
+        }
+        next = state.done.pop_front();
+    }
+    state.effects = effects;
+}
+
+/// Performs one effect. The broker holds an effect back until what it depends on has completed.
+fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
+    match effect {
+        Effect::Reply { conn, bytes, after: _ } => send(state, conn, bytes),
+        Effect::Push { conn, bytes } => send(state, conn, bytes),
+        Effect::Close { conn } => close(state, conn),
+        Effect::Append { op, partition, segment, at, bytes } => append(local, state, op, partition, segment, at, bytes),
+        Effect::Sync { op, partition, segment, after: _ } => sync(local, state, op, partition, segment),
+        Effect::Roll { op, partition, segment, durable } => roll(local, state, op, partition, segment, durable),
+        Effect::Read { op, partition, segment, at, len } => read(local, state, op, partition, segment, at, len),
+        Effect::Meta { op, call, sync } => meta(local, state, op, call, sync),
+        Effect::Send { to, msg } => send_peer(local, state, to, msg),
+        Effect::Migrate { conn, to, handover } => {
+            if let Some(c) = state.conns.get_mut(&conn) {
+                c.moving = Some((to, handover));
+            }
+        }
+        Effect::Halt { reason } => local.node.halt(reason),
+    }
+}
+
+/// Puts bytes into a connection's outbox; they leave with the next flush. Of a connection that is gone they are dropped.
+fn send(state: &mut State, conn: ConnId, bytes: Bytes) {
+    let Some(c) = state.conns.get_mut(&conn) else { return };
+    if c.outbox.push(bytes).is_err() {
+        state.sockets.slow_consumers += 1;
+        c.outbox.clear();
+        shell::shut(&c.socket);
+    } else if !c.dirty {
+        c.dirty = true;
+        state.dirty.push(conn);
+    }
+}
+
+/// Closes a connection once its outbox is written; its reader then ends.
+fn close(state: &mut State, conn: ConnId) {
+    let Some(c) = state.conns.get_mut(&conn) else { return };
+    c.closing = true;
+    if !c.dirty {
+        c.dirty = true;
+        state.dirty.push(conn);
+    }
+}
+
+/// Sees to it that what outboxes have got is written: by the task that writes a connection already, or by a new one. Its
+/// write and the next read of the connection reach the kernel with the same system call.
+fn flush(local: &Rc<Local>, state: &mut State) {
+    while let Some(conn) = state.dirty.pop() {
+        let Some(c) = state.conns.get_mut(&conn) else { continue };
+        c.dirty = false;
+        if !std::mem::replace(&mut c.writing, true) {
+            spawn(local, write_loop(Rc::clone(local), conn, c.socket.clone())).detach();
+        }
+    }
+}
+
+/// Writes a connection's outbox until it is empty, each time all that is pending.
+async fn write_loop(local: Rc<Local>, conn: ConnId, mut writer: TcpStream) {
+    loop {
+        let pieces = {
+            let mut state = local.state.borrow_mut();
+            let Some(c) = state.conns.get_mut(&conn) else { return };
+            if c.outbox.is_empty() {
+                if c.closing {
+                    shell::shut(&c.socket);
+                }
+                c.writing = false;
+                return;
+            }
+            c.outbox.take()
+        };
+        let pending: usize = pieces.iter().map(Bytes::len).sum();
+        let BufResult(result, _pieces) = writer.write_vectored_all(pieces).await;
+        let mut state = local.state.borrow_mut();
+        match result {
+            Ok(()) => state.sockets.count_write(pending),
+            Err(_client_is_gone) => {
+                let Some(c) = state.conns.get_mut(&conn) else { return };
+                c.outbox.clear();
+                c.closing = true;
+            }
+        }
+    }
+}
+
+/// Writes to a segment file; completes when the ring says that all of it is written.
+fn append(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, at: u64, bytes: Bytes) {
+    if local.node.settings.files == Files::Inline {
+        return complete(state, op, local.files.append(partition, segment, at, &bytes).map(|()| Outcome::Appended));
+    }
+    let files = Rc::clone(&local.ring_files);
+    let work = async move { files.append(partition, segment, at, bytes).await.map(|()| Outcome::Appended) };
+    operate(local, state, op, work);
+}
+
+/// fdatasync of a segment file; completes when the ring says so.
+fn sync(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32) {
+    if local.node.settings.files == Files::Inline {
+        return complete(state, op, local.files.sync(partition, segment).map(|()| Outcome::Synced));
+    }
+    let files = Rc::clone(&local.ring_files);
+    operate(local, state, op, async move { files.sync(partition, segment).await.map(|()| Outcome::Synced) });
+}
+
+/// Creates a segment file, on the pool: a ring has no such operation for directories. It is opened with its first append.
+fn roll(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, durable: bool) {
+    if local.node.settings.files == Files::Inline {
+        return complete(state, op, local.files.roll(partition, segment, durable).map(|()| Outcome::Rolled));
+    }
+    local.ring_files.close_before(partition, segment);
+    let layout = local.node.layout.clone();
+    let call = move || create_segment(&layout, partition, segment, durable).map(|_file| Outcome::Rolled);
+    operate(local, state, op, offload(local, call));
+}
+
+/// Reads from a segment file.
+fn read(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, at: u64, len: u32) {
+    if local.node.settings.files == Files::Inline {
+        return complete(state, op, local.files.read(partition, segment, at, len).map(Outcome::Read));
+    }
+    let files = Rc::clone(&local.ring_files);
+    operate(local, state, op, async move { files.read(partition, segment, at, len).await.map(Outcome::Read) });
+}
+
+/// Calls the session store.
+fn meta(local: &Rc<Local>, state: &mut State, op: OpId, call: MetaCall, sync: bool) {
+    if local.node.settings.placement == Placement::Inline {
+        return complete(state, op, local.node.store.call(call, sync).map(Outcome::Meta));
+    }
+    let node = Arc::clone(&local.node);
+    operate(local, state, op, offload(local, move || node.store.call(call, sync).map(Outcome::Meta)));
+}
+
+/// Tells the broker what came of an operation that was done at once.
+fn complete(state: &mut State, op: OpId, result: Done) {
+    state.progress.in_flight += 1;
+    state.done.push_back(Input::Done { op, result });
+}
+
+/// Waits for an operation in a task of its own, and tells the broker what came of it.
+fn operate(local: &Rc<Local>, state: &mut State, op: OpId, work: impl Future<Output = Done> + 'static) {
+    state.progress.in_flight += 1;
+    let own = Rc::clone(local);
+    let task = async move {
+        let result = work.await;
+        feed(&own, Input::Done { op, result });
+    };
+    spawn(local, task).detach();
+}
+
+/// Has a blocking call made by the runtime's pool of threads, on any of the server's CPUs. Waits for an idle thread first:
+/// compio does not queue what is too much for its pool, but spins on the shard's thread until there is room.
+fn offload(local: &Rc<Local>, call: impl FnOnce() -> Done + Send + 'static) -> impl Future<Output = Done> + 'static {
+    let own = Rc::clone(local);
+    async move {
+        let _token = own.idle_threads.1.recv_async().await;
+        let (node, shard) = (Arc::clone(&own.node), own.id);
+        let on_pool = move || {
+            iowq::bind_pool_thread(&node, shard);
+            call()
+        };
+        let result = compio::runtime::spawn_blocking(on_pool).await.unwrap_or_else(|error| Err(error.to_string()));
+        let _kept_by_local = own.idle_threads.0.send(());
+        result
+    }
+}
+
+/// Takes in what other shards say: all that is there, within a bound, with one flush.
+async fn peer_loop(local: Rc<Local>, inbox: Receiver<Letter>) {
+    while let Ok(Some(first)) = inbox.recv_async().await {
+        let mut state = local.state.borrow_mut();
+        for message in std::iter::once(first).chain(inbox.try_iter().flatten().take(shell::PEER_BATCH_MAX)) {
+            state.progress.handled += 1;
+            match message {
+                ToShard::Peer { from, msg } => handle(&local, &mut state, Input::Peer { from, msg }),
+                ToShard::Adopt { conn, stream, handover } => adopt(&local, &mut state, conn, stream, handover),
+            }
+        }
+        flush(&local, &mut state);
+    }
+}
+
+/// Says something to another shard.
+fn send_peer(local: &Rc<Local>, state: &mut State, to: ShardId, msg: PeerMsg) {
+    tell(local, state, to, ToShard::Peer { from: local.id, msg });
+}
+
+fn tell(local: &Rc<Local>, state: &mut State, to: ShardId, message: ToShard) {
+    state.progress.sent += 1;
+    if local.peers.get(usize::from(to)).is_none_or(|peer| peer.send(Some(message)).is_err()) {
+        local.node.halt(format!("shard {to} ended before shard {}", local.id));
+    }
+}
+
+/// Takes a connection's socket out of this runtime and sends it to the shard of its session. No read is in flight, since
+/// the reader is here, and no write, or its task would share the socket.
+fn migrate(local: &Rc<Local>, conn: ConnId, reader: TcpStream, to: ShardId, handover: Box<Handover>) {
+    let mut state = local.state.borrow_mut();
+    drop(state.conns.remove(&conn));
+    let shared = reader.to_shared_fd();
+    drop(reader);
+    match shared.try_unwrap() {
+        Ok(socket) => tell(local, &mut state, to, ToShard::Adopt { conn, stream: socket.into(), handover }),
+        Err(_shared) => local.node.halt("a connection moved while something was written to it".to_owned()),
+    }
+}
+
+/// Takes a connection over that another shard accepted.
+fn adopt(local: &Rc<Local>, state: &mut State, conn: ConnId, stream: net::TcpStream, handover: Box<Handover>) {
+    if local.node.is_ending() {
+        shell::shut_reading(&stream);
+    }
+    // It fails only when the runtime is at its end.
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let (c, reader) = Conn::new(stream);
+    state.conns.insert(conn, c);
+    handle(local, state, Input::Adopt { conn, handover });
+    spawn(local, connection(Rc::clone(local), conn, reader)).detach();
+}
+
+/// Lets time pass for the broker, until the run ends.
+async fn tick_loop(local: Rc<Local>) {
+    while !local.node.is_ending() {
+        feed(&local, Input::Tick);
+        compio::time::sleep(shell::TICK).await;
+    }
+}
+
+/// Reads no more, lets operations finish on all shards, gives clients a moment to take their replies, closes, and waits
+/// until the ring holds nothing of ours.
+async fn shutdown(local: &Rc<Local>) {
+    let started = Instant::now();
+    for c in local.state.borrow().conns.values() {
+        shell::shut_reading(&c.socket);
+    }
+    while !local.node.is_quiet(local.id, local.state.borrow().progress) {
+        if started.elapsed() > shell::DRAIN_LIMIT {
+            return local.node.halt(shell::not_drained());
+        }
+        compio::time::sleep(shell::DRAIN_POLL).await;
+    }
+    let started = Instant::now();
+    while started.elapsed() < shell::FLUSH_LIMIT && local.state.borrow().conns.values().any(Conn::is_writing) {
+        compio::time::sleep(shell::DRAIN_POLL).await;
+    }
+    for c in local.state.borrow().conns.values() {
+        shell::shut(&c.socket);
+    }
+    let _peer_loop_ends = local.peers.get(usize::from(local.id)).map(|own| own.send(None));
+    // Every task holds the shard.
+    let started = Instant::now();
+    while Rc::strong_count(local) > 1 {
+        if started.elapsed() > shell::DRAIN_LIMIT {
+            return local.node.halt(shell::not_drained());
+        }
+        compio::time::sleep(shell::DRAIN_POLL).await;
+    }
+    local.state.borrow_mut().conns.clear();
+}

@@ -1,0 +1,181 @@
+//! `regauge serve`: one stack as a plain MQTT broker, for real clients and for the replayer.
+
+use anyhow::{Context, Result, anyhow};
+use regauge_runtimes::settings::{Durability, Files, Placement, Settings, Stack};
+use regauge_runtimes::{ServeConfig, Stop, serve};
+use serde_json::json;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Run one stack as a plain MQTT broker (3.1.1 and 5), for real clients
+///
+/// Stops on Ctrl-C and then tells what it really used (threads, pools, back-end) and the digest of its state.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The runtime: tokio-shared, tokio-pinned, monoio or compio
+    #[arg(long, value_name = "NAME")]
+    stack: Stack,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
+    listen: SocketAddr,
+    /// Directory of sessions (RocksDB) and segment files; made when it is not there
+    #[arg(long, value_name = "DIR", default_value = "regauge-data")]
+    data: PathBuf,
+    #[command(flatten)]
+    arm: ArmArgs,
+    /// All settings as one JSON object (what arms.toml resolves to); flags override it
+    #[arg(long, value_name = "JSON", help_heading = "Scripting")]
+    settings: Option<String>,
+    /// Speak JSON lines on stdout and stop when stdin ends (how the replayer runs a stack)
+    #[arg(long, help_heading = "Scripting")]
+    machine: bool,
+    /// Print the record at the end as JSON
+    #[arg(long, help_heading = "Scripting")]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Arm settings")]
+struct ArmArgs {
+    /// Shards: workers of tokio-shared, pinned runtimes of the others
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// CPUs to bind the server to, e.g. 0,2,3
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cpus: Option<Vec<usize>>,
+    /// When an acknowledged publish is on the disk: none, fdatasync, every=N or on-seal
+    #[arg(long, value_name = "WHEN")]
+    durability: Option<Durability>,
+    /// Where RocksDB calls run: inline or offload
+    #[arg(long, value_name = "WHERE", value_parser = placement)]
+    placement: Option<Placement>,
+    /// How segment files are written: native (as the runtime does file I/O) or inline (plain system calls)
+    #[arg(long, value_name = "HOW", value_parser = files)]
+    files: Option<Files>,
+    /// Threads of the blocking pools, all shards together
+    #[arg(long, value_name = "N")]
+    blocking_threads: Option<usize>,
+    /// Bounded io-wq workers per ring
+    #[arg(long, value_name = "N")]
+    iowq_bounded: Option<u32>,
+    /// Submission queue entries per ring
+    #[arg(long, value_name = "N")]
+    ring_entries: Option<u32>,
+    /// Partitions that topics are hashed onto
+    #[arg(long, value_name = "N")]
+    partitions: Option<u32>,
+    /// A segment is sealed when it would grow beyond this many bytes
+    #[arg(long, value_name = "BYTES")]
+    segment_bytes: Option<u64>,
+}
+
+fn placement(text: &str) -> Result<Placement, String> {
+    serde_json::from_value(json!(text)).map_err(|_| "choose inline or offload".into())
+}
+
+fn files(text: &str) -> Result<Files, String> {
+    serde_json::from_value(json!(text)).map_err(|_| "choose native or inline".into())
+}
+
+impl ArmArgs {
+    fn apply(self, settings: &mut Settings) {
+        fn set<T>(slot: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *slot = value;
+            }
+        }
+        set(&mut settings.threads, self.threads);
+        set(&mut settings.cpus, self.cpus);
+        set(&mut settings.durability, self.durability);
+        set(&mut settings.placement, self.placement);
+        set(&mut settings.files, self.files);
+        set(&mut settings.blocking_threads, self.blocking_threads);
+        set(&mut settings.iowq_bounded, self.iowq_bounded);
+        set(&mut settings.ring_entries, self.ring_entries);
+        set(&mut settings.partitions, self.partitions);
+        set(&mut settings.segment_bytes, self.segment_bytes);
+    }
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let mut settings: Settings = match &args.settings {
+        Some(text) => serde_json::from_str(text).context("--settings is no valid JSON object of arm settings")?,
+        None => Settings::default(),
+    };
+    args.arm.apply(&mut settings);
+    let config = ServeConfig { stack: args.stack, settings, listen: args.listen, data: args.data };
+    let stop = stop_on(args.machine)?;
+    let (machine, json, stack) = (args.machine, args.json, config.stack);
+    let shown = config.settings.clone();
+    let ready = move |addr: SocketAddr| {
+        let said = if machine {
+            crate::ui::print_json_line(&json!({"ready": {"addr": addr.to_string(), "pid": std::process::id()}}))
+        } else if json {
+            Ok(())
+        } else {
+            crate::ui::print(&format!(
+                "{stack} serves MQTT on {addr} (durability {}, {} shard{}); Ctrl-C stops it",
+                shown.durability,
+                shown.threads,
+                if shown.threads == 1 { "" } else { "s" }
+            ))
+        };
+        // Nobody listens to what is said: the server serves on.
+        drop(said);
+    };
+    match serve(config, stop, ready) {
+        Ok(record) if machine => crate::ui::print_json_line(&json!({"stopped": record})),
+        Ok(record) if json => crate::ui::print_json(&record),
+        Ok(record) => {
+            let record = serde_json::to_value(&record)?;
+            crate::ui::print(&summary(&record))
+        }
+        Err(error) if machine => {
+            crate::ui::print_json_line(&json!({"failed": error.to_string()}))?;
+            Err(anyhow!(error))
+        }
+        Err(error) => Err(anyhow!(error)),
+    }
+}
+
+/// Stops on signals, and in machine mode also at the end of stdin.
+fn stop_on(machine: bool) -> Result<Stop> {
+    let stop = Stop::new();
+    let flag = crate::ui::stop_flag()?;
+    let watched = stop.clone();
+    std::thread::Builder::new().name("stop".into()).spawn(move || {
+        while !flag.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        watched.stop();
+    })?;
+    if machine {
+        let watched = stop.clone();
+        std::thread::Builder::new().name("stdin".into()).spawn(move || {
+            let mut sink = [0; 256];
+            while matches!(std::io::stdin().read(&mut sink), Ok(n) if n > 0) {}
+            watched.stop();
+        })?;
+    }
+    Ok(stop)
+}
+
+fn summary(record: &serde_json::Value) -> String {
+    let (counters, attested, digest) = (&record["counters"], &record["attestation"], &record["digest"]);
+    let n = |value: &serde_json::Value| crate::ui::number(value.as_u64().unwrap_or(0));
+    format!(
+        "\nserved {} connects, {} publishes, {} deliveries; {} appends, {} syncs\nused {} with {} threads; state {} ({} records)",
+        n(&counters["connects"]),
+        n(&counters["publishes"]),
+        n(&counters["deliveries"]),
+        n(&counters["appends"]),
+        n(&counters["syncs"]),
+        attested["back_end"].as_str().unwrap_or("?"),
+        attested["threads"].as_array().map_or(0, Vec::len),
+        digest["segments"].as_str().unwrap_or("?").chars().take(12).collect::<String>(),
+        n(&digest["records"]),
+    )
+}

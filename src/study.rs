@@ -1,0 +1,204 @@
+//! `regauge study`: the main job. Record (unless a trace is given), replay on every arm, analyse, report.
+
+use crate::replay::{Experiment, experiment, stop_of_signals};
+use anyhow::{Context, Result, anyhow, bail};
+use regauge_recorder::tap::{Tap, TapOptions};
+use regauge_runtimes::Stop;
+use regauge_traces::{Profile, SynthParams, synth, write_sealed};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The main job: record a workload, replay it on every arm, analyse, write a report
+///
+/// Without --trace it starts a broker of its own (tokio-shared), drives production-like clients at it through the tap,
+/// and replays what the tap recorded. Stopped with Ctrl-C, the same command with the same --out continues.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A short study: ends within three minutes on two cores. Enough to look at, too little to decide on
+    #[arg(long)]
+    quick: bool,
+    /// Replay this trace instead of recording one
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    #[command(flatten)]
+    experiment: Experiment,
+    /// The study's directory (default: studies/DATE-TIME)
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the analysis as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Length and rate of the recording that a study makes for itself.
+struct Recording {
+    seconds: f64,
+    rate_per_s: f64,
+    devices: u32,
+}
+
+const QUICK: Recording = Recording { seconds: 7.0, rate_per_s: 2000.0, devices: 200 };
+const FULL: Recording = Recording { seconds: 20.0, rate_per_s: 2000.0, devices: 500 };
+
+/// Blocks of a quick study: enough for an interval, which is then honestly wide.
+const QUICK_BLOCKS: u32 = 3;
+
+pub fn run(mut args: Args) -> Result<()> {
+    let out = args.out.clone().unwrap_or_else(default_out);
+    let stop = stop_of_signals()?;
+    if args.quick {
+        args.experiment.blocks = args.experiment.blocks.or(Some(QUICK_BLOCKS));
+    }
+    let trace = match (&args.trace, out.join("trace.parquet")) {
+        (Some(trace), _) => trace.clone(),
+        // An earlier call with this --out made its recording: the study goes on with it.
+        (None, made) if out.join("study.json").exists() => made,
+        (None, _) => record(&out, if args.quick { &QUICK } else { &FULL }, &stop)?,
+    };
+    let summary = experiment(&trace, &out, &args.experiment, &stop)?;
+    for invalid in &summary.invalid {
+        eprintln!("invalid: block {} {}: {}", invalid.block, invalid.arm, invalid.why.join("; "));
+    }
+    for warning in &summary.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if summary.interrupted {
+        bail!(
+            "interrupted after {} of {} runs; continue with --out {}",
+            summary.runs_finished,
+            summary.runs_planned,
+            out.display()
+        );
+    }
+    let bar = crate::ui::progress(None, "{spinner} analysing");
+    let evaluation = regauge_analysis::Evaluation::of(&out)?;
+    evaluation.write_tables()?;
+    let report = evaluation.write_report()?;
+    bar.finish_and_clear();
+    if args.json {
+        return crate::ui::print_json(&evaluation.analysis);
+    }
+    crate::ui::print(&format!(
+        "{}\nreport    {}\nsamples   {}\nnotebook  just notebooks {}",
+        regauge_analysis::terminal::render(&evaluation.analysis).trim_end(),
+        report.display(),
+        out.join("runs").display(),
+        out.display()
+    ))
+}
+
+/// `studies/2026-01-31T12-00-00`: sorts by time and has no character that a shell minds.
+fn default_out() -> PathBuf {
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    Path::new("studies").join(now.trim_end_matches('Z').replace(':', "-"))
+}
+
+/// A child that does not outlive the recording.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Records production-like clients at a broker of our own, through the tap.
+fn record(out: &Path, length: &Recording, stop: &Stop) -> Result<PathBuf> {
+    let work = out.join("recording");
+    std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
+    let params = SynthParams {
+        duration_s: length.seconds,
+        rate_per_s: length.rate_per_s,
+        clients: length.devices,
+        ..SynthParams::new(Profile::Production)
+    };
+    let clients = synth(&params)?;
+    let synthetic = work.join("clients.parquet");
+    write_sealed(&synthetic, &clients.meta, &clients.spans)?;
+
+    let (mut server, stdout, addr) = serve(&work.join("data"))?;
+    let recorded = work.join("recorded.parquet");
+    let options = TapOptions { overwrite: true, ..TapOptions::new(addr.to_string(), &recorded) };
+    let tap = Tap::bind(options).context("cannot record from our own broker")?;
+    let (listens, done) = (tap.local_addr(), Arc::new(AtomicBool::new(false)));
+    let ended = Arc::clone(&done);
+    let taping = std::thread::Builder::new().name("tap".into()).spawn(move || tap.run(&ended, None, |_| {}))?;
+
+    let bar = crate::ui::progress(
+        Some((length.seconds * 10.0) as u64),
+        "{bar:24} {percent:>3} %  recording production-like clients at our own broker (tokio-shared)",
+    );
+    let driven = drive(&synthetic, listens, &work.join("drive"), &bar, stop);
+    bar.finish_and_clear();
+    done.store(true, Ordering::SeqCst);
+    let taped = taping.join().map_err(|_| anyhow!("the tap's thread died"))?;
+    driven?;
+    let summary = taped?;
+    drop(server.0.stdin.take());
+    server.0.wait()?;
+    drop(stdout);
+    eprintln!(
+        "recorded {} spans of {} connections in {} through the tap",
+        crate::ui::number(summary.stats.spans_written),
+        crate::ui::number(summary.stats.connections),
+        crate::ui::duration(summary.duration_ns)
+    );
+    std::fs::remove_dir_all(work.join("data")).ok();
+    std::fs::remove_dir_all(work.join("drive")).ok();
+    Ok(recorded)
+}
+
+/// Our own broker as a child. Its stdout is kept open: it reports there when it ends.
+fn serve(data: &Path) -> Result<(Guard, BufReader<ChildStdout>, SocketAddr)> {
+    let mut child = Guard(
+        Command::new(std::env::current_exe()?)
+            .args(["serve", "--machine", "--stack", "tokio-shared", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start our own broker")?,
+    );
+    let mut stdout = BufReader::new(child.0.stdout.take().context("no stdout")?);
+    let mut line = String::new();
+    stdout.read_line(&mut line)?;
+    let said: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+    match said["ready"]["addr"].as_str().map(str::parse) {
+        Some(Ok(addr)) => Ok((child, stdout, addr)),
+        _ => bail!("our own broker did not start: {}", said["failed"].as_str().unwrap_or(line.trim())),
+    }
+}
+
+/// The clients as a child, until they are done or somebody stops the study.
+fn drive(trace: &Path, target: SocketAddr, out: &Path, bar: &indicatif::ProgressBar, stop: &Stop) -> Result<()> {
+    let mut child = Guard(
+        Command::new(std::env::current_exe()?)
+            .arg("drive")
+            .arg(trace)
+            .args(["--target", &target.to_string(), "--options", &json!({}).to_string(), "--out"])
+            .arg(out)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start the clients")?,
+    );
+    loop {
+        if let Some(status) = child.0.try_wait()? {
+            if status.success() {
+                return Ok(());
+            }
+            bail!("the clients of the recording failed ({status})");
+        }
+        if stop.is_stopped() {
+            bail!("interrupted while recording; nothing was kept");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        bar.inc(1);
+    }
+}
