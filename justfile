@@ -1,5 +1,6 @@
 # What a person types. `just` alone lists the recipes.
-# Everything builds with one profile (release), so that RocksDB and polars are compiled once.
+# Everything builds with one profile (release) and for the whole workspace: another selection of packages would select
+# other features, and compile RocksDB and polars once more.
 
 set positional-arguments
 
@@ -21,7 +22,7 @@ test: check-format lint _test-tools
 
 # Build the command
 build: _build-tools
-    {{cargo}} build --release --locked
+    {{cargo}} build --release --workspace --locked
 
 # What CI refuses, without touching the tree
 check: check-format lint

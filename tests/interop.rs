@@ -33,7 +33,9 @@ fn mosquitto_clients(port: u16, what: &str) {
     for version in ["mqttv311", "mqttv5"] {
         for qos in ["0", "1", "2"] {
             let topic = format!("t/{version}/{qos}");
-            let mut sub = Command::new("mosquitto_sub")
+            // Line by line, although it writes into a pipe.
+            let mut sub = Command::new("stdbuf")
+                .args(["-oL", "mosquitto_sub"])
                 .args([
                     "-h",
                     "127.0.0.1",

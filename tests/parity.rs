@@ -20,7 +20,7 @@ fn replay(stack: &str, settings: &str, trace: &Path, dir: &Path) -> (Value, Valu
 
 fn synth(dir: &Path, args: &[&str]) -> std::path::PathBuf {
     let trace = dir.join("trace.parquet");
-    let mut all = vec!["trace", "synth", "--out", trace.to_str().unwrap()];
+    let mut all = vec!["trace", "synth", "--overwrite", "--out", trace.to_str().unwrap()];
     all.extend(args);
     run(&all);
     trace

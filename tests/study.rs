@@ -33,7 +33,10 @@ fn a_small_study_ends_in_tables_and_a_report() {
                 gates.iter().find(|g| g["name"] == name).unwrap_or_else(|| panic!("{path} lacks gate {name}"))["passed"]
                     == true
             };
-            assert!(gate("replies") && gate("digest") && gate("attestation") && gate("plan"), "{path}: {why:?}");
+            assert!(
+                ["plan", "replies", "errors", "attestation", "state_digest", "replies_digest"].into_iter().all(gate),
+                "{path}: {why:?}"
+            );
         }
     }
     if valid == 0 {

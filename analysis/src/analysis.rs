@@ -281,9 +281,9 @@ fn compare_cell(
     };
     row.largest_block_share = Some(of_a.largest_block_share.max(of_b.largest_block_share));
     let weaker = if of_a.episodes <= of_b.episodes { of_a } else { of_b };
-    row.refused = Refusal::of(&weaker);
+    row.refused = Refusal::of(&weaker, percentile.ppm);
     if let Some(refusal) = &mut row.refused {
-        refusal.needed = of_a.samples_needed().zip(of_b.samples_needed()).map(|(a, b)| a.max(b));
+        refusal.needed = of_a.samples_needed(percentile.ppm).max(of_b.samples_needed(percentile.ppm));
         row.why_none = Some("too few independent episodes".to_owned());
         return row;
     }

@@ -149,10 +149,12 @@ impl Support {
         }
     }
 
-    /// Samples that would give [`EPISODES_FINE`] episodes at the rate seen: ≈ N·50/c. `None` when none was seen, so
-    /// that there is no rate to go by.
-    pub fn samples_needed(&self) -> Option<u64> {
-        (self.episodes > 0.0).then(|| (self.samples as f64 * EPISODES_FINE / self.episodes).ceil() as u64)
+    /// Samples that would give [`EPISODES_FINE`] episodes beyond the percentile: ≈ N·50/c at the rate seen. Where no
+    /// episode was seen there is no rate, and it is what independent samples would take at least: 50/(1−p).
+    pub fn samples_needed(&self, ppm: u64) -> u64 {
+        let at_least = EPISODES_FINE * 1e6 / 1_000_000_u64.saturating_sub(ppm).max(1) as f64;
+        let at_rate = if self.episodes > 0.0 { self.samples as f64 * EPISODES_FINE / self.episodes } else { 0.0 };
+        at_rate.max(at_least).ceil() as u64
     }
 }
 
@@ -215,7 +217,7 @@ mod tests {
         // One exceedance is one episode; none is none.
         assert_eq!(tail([false, true, false]).extremal_index(), 1.0);
         assert_eq!(Support::of(&[tail([false; 9])]).episodes, 0.0);
-        assert_eq!(Support::of(&[tail([false; 9])]).samples_needed(), None);
+        assert_eq!(Support::of(&[tail([false; 9])]).samples_needed(999_900), 500_000);
     }
 
     #[test]
@@ -269,7 +271,7 @@ mod tests {
     fn needed_samples_follow_the_rate() {
         let support = Support { samples: 600_000, exceedances: 60, episodes: 11.0, largest_block_share: 0.2 };
         assert_eq!(support.confidence(), Confidence::Refused);
-        assert_eq!(support.samples_needed(), Some(2_727_273));
+        assert_eq!(support.samples_needed(999_900), 2_727_273);
         assert_eq!(Support { episodes: 20.0, ..support }.confidence(), Confidence::Low);
         assert_eq!(Support { episodes: 50.0, ..support }.confidence(), Confidence::Fine);
     }

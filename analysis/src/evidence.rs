@@ -19,8 +19,8 @@ const DIGITS_MIN: u8 = 3;
 
 /// Percentiles at which the plots ask how far an arm's tail carries: quarter decades of nines from P90 to P99.999.
 pub const GRID_PPM: [u64; 17] = [
-    900_000, 943_766, 968_377, 982_217, 990_000, 994_377, 996_838, 998_222, 999_000, 999_438, 999_684, 999_822, 999_900,
-    999_944, 999_968, 999_982, 999_990,
+    900_000, 943_766, 968_377, 982_217, 990_000, 994_377, 996_838, 998_222, 999_000, 999_438, 999_684, 999_822,
+    999_900, 999_944, 999_968, 999_982, 999_990,
 ];
 
 /// Requests of one step by their outcome, over an arm's valid runs.

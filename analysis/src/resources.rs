@@ -33,7 +33,8 @@ pub fn resources(study: &Study, arm: &str) -> Resources {
     let cpu = |run: &RunRecord| Some(number(&run.server, "cpu_user_ns")? + number(&run.server, "cpu_system_ns")?);
     let done = sum(&runs, |run| Some(number(&run.driver, "requests")? - run.errors as f64));
     let makespan_ns = sum(&runs, |run| number(&run.driver, "makespan_ns"));
-    let rss: Option<Vec<u64>> = runs.iter().map(|run| run.server.get("max_rss_bytes").and_then(Value::as_u64)).collect();
+    let rss: Option<Vec<u64>> =
+        runs.iter().map(|run| run.server.get("max_rss_bytes").and_then(Value::as_u64)).collect();
     Resources {
         cpu_ns_per_request: per_request(sum(&runs, cpu)),
         voluntary_switches_per_request: per_request(sum(&runs, |run| number(&run.server, "voluntary_switches"))),

@@ -141,8 +141,7 @@ pub fn read_requests(path: &Path) -> Result<RunSamples, AnalysisError> {
 /// As [`read_requests`].
 pub fn read_exact(paths: &[PathBuf], metric: Metric) -> Result<HashMap<String, Counts>, AnalysisError> {
     let Some(first) = paths.first() else { return Ok(HashMap::new()) };
-    let wanted =
-        [("step", DataType::String), (metric.column(), DataType::UInt64), ("flags", DataType::UInt32)];
+    let wanted = [("step", DataType::String), (metric.column(), DataType::UInt64), ("flags", DataType::UInt32)];
     let frame = scan(paths, &wanted)?.filter(col(metric.column()).is_not_null());
     let frame = collect(frame, first)?;
     let bad = |error: PolarsError| bad_parquet(first, &error);
@@ -249,8 +248,10 @@ fn scan(paths: &[PathBuf], wanted: &[(&str, DataType)]) -> Result<LazyFrame, Ana
 fn open(paths: &[PathBuf]) -> Result<LazyFrame, AnalysisError> {
     let first = paths.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
     let bad = |error: PolarsError| bad_parquet(first, &error);
-    let files = paths.iter().map(|path| PlRefPath::try_from_path(path)).collect::<PolarsResult<Vec<_>>>().map_err(bad)?;
-    let args = ScanArgsParquet { glob: false, hive_options: polars::io::HiveOptions::new_disabled(), ..Default::default() };
+    let files =
+        paths.iter().map(|path| PlRefPath::try_from_path(path)).collect::<PolarsResult<Vec<_>>>().map_err(bad)?;
+    let args =
+        ScanArgsParquet { glob: false, hive_options: polars::io::HiveOptions::new_disabled(), ..Default::default() };
     LazyFrame::scan_parquet_files(files.into_iter().collect(), args).map_err(bad)
 }
 
@@ -264,10 +265,9 @@ fn guarded<T>(path: &Path, call: impl FnOnce() -> PolarsResult<T>) -> Result<T, 
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(bad_parquet(path, &error)),
-        Err(_) => Err(AnalysisError::BadParquet {
-            path: path.to_path_buf(),
-            reason: "its content is damaged".to_owned(),
-        }),
+        Err(_) => {
+            Err(AnalysisError::BadParquet { path: path.to_path_buf(), reason: "its content is damaged".to_owned() })
+        }
     }
 }
 

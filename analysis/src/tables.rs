@@ -38,7 +38,9 @@ fn percentiles(analysis: &Analysis) -> PolarsResult<DataFrame> {
         for (step, summary) in &arm.steps {
             for (metric, tails) in [("latency", &summary.latency), ("service", &summary.service)] {
                 if let Some(tails) = tails {
-                    rows.extend(tails.percentiles_ns.keys().map(|key| (arm.name.as_str(), step.as_str(), metric, *key, tails)));
+                    rows.extend(
+                        tails.percentiles_ns.keys().map(|key| (arm.name.as_str(), step.as_str(), metric, *key, tails)),
+                    );
                 }
             }
         }
@@ -54,7 +56,7 @@ fn percentiles(analysis: &Analysis) -> PolarsResult<DataFrame> {
         "exceedances" => rows.iter().map(|row| support(row).map(|s| s.exceedances)).collect::<Vec<_>>(),
         "episodes" => rows.iter().map(|row| support(row).map(|s| s.episodes)).collect::<Vec<_>>(),
         "refused" => rows.iter().map(|row| row.4.refused.contains_key(row.3)).collect::<Vec<_>>(),
-        "samples_needed" => rows.iter().map(|row| row.4.refused.get(row.3).and_then(|r| r.needed)).collect::<Vec<_>>(),
+        "samples_needed" => rows.iter().map(|row| row.4.refused.get(row.3).map(|r| r.needed)).collect::<Vec<_>>(),
     }
 }
 
@@ -75,7 +77,7 @@ fn comparisons(analysis: &Analysis) -> PolarsResult<DataFrame> {
         "delta_ms_high" => rows.iter().map(|row| row.delta_ms_high).collect::<Vec<_>>(),
         "paired_ratio" => rows.iter().map(|row| row.paired_ratio).collect::<Vec<_>>(),
         "refused" => rows.iter().map(|row| row.refused.is_some()).collect::<Vec<_>>(),
-        "samples_needed" => rows.iter().map(|row| row.refused.and_then(|r| r.needed)).collect::<Vec<_>>(),
+        "samples_needed" => rows.iter().map(|row| row.refused.map(|r| r.needed)).collect::<Vec<_>>(),
     }
 }
 
@@ -104,7 +106,11 @@ fn write_table(dir: &Path, name: &'static str, table: PolarsResult<DataFrame>) -
 /// CSV as of RFC 4180, nulls empty. polars' own writer is a feature of many minutes of compile time.
 fn csv(table: &DataFrame) -> String {
     let quoted = |text: &str| {
-        if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+        if text.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        } else {
+            text.to_owned()
+        }
     };
     let names: Vec<String> = table.get_column_names().iter().map(|name| quoted(name)).collect();
     let mut text = names.join(",") + "\r\n";

@@ -8,6 +8,7 @@ use crate::counts::{Counts, PERCENTILES};
 use crate::episodes::{Confidence, Support};
 use crate::evidence::ArmEvidence;
 use crate::samples::Metric;
+use crate::units::rough_count;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -20,19 +21,25 @@ pub struct Refusal {
     pub exceedances: u64,
     /// Samples there are.
     pub samples: u64,
-    /// Samples that would be needed at the rate seen; `None` when not one exceedance was seen.
-    pub needed: Option<u64>,
+    /// Samples that would be needed: at the rate seen, or at the very least where no exceedance was seen.
+    pub needed: u64,
 }
 
 impl Refusal {
-    /// The refusal of a support, if it is one.
-    pub fn of(support: &Support) -> Option<Self> {
+    /// The refusal of a percentile with this support, if it is one.
+    pub fn of(support: &Support, ppm: u64) -> Option<Self> {
         (support.confidence() == Confidence::Refused).then(|| Refusal {
             episodes: (support.episodes * 10.0).round() / 10.0,
             exceedances: support.exceedances,
             samples: support.samples,
-            needed: support.samples_needed(),
+            needed: support.samples_needed(ppm),
         })
+    }
+
+    /// What it would take, in words: `about 188 thousand samples`.
+    pub fn need(&self) -> String {
+        let how = if self.exceedances == 0 { "at least" } else { "about" };
+        format!("{how} {} samples", rough_count(self.needed))
     }
 }
 
@@ -66,7 +73,7 @@ pub fn tails(arm: &ArmEvidence, step: &str, metric: Metric) -> Tails {
     };
     for percentile in PERCENTILES {
         let support = arm.support(&arm.blocks, step, metric, percentile.ppm);
-        let refusal = support.as_ref().and_then(Refusal::of);
+        let refusal = support.as_ref().and_then(|support| Refusal::of(support, percentile.ppm));
         let value = counts.quantile(percentile.ppm).filter(|_| support.is_some() && refusal.is_none());
         tails.percentiles_ns.insert(percentile.key, value);
         if let Some(support) = support {

@@ -27,9 +27,10 @@ pub fn render(analysis: &Analysis) -> String {
             continue;
         }
         let ratios = columns().map(|percentile| {
-            let row = analysis.comparisons.iter().find(|row| {
-                row.arm == arm.name && row.step == ALL && row.percentile == percentile.key
-            });
+            let row = analysis
+                .comparisons
+                .iter()
+                .find(|row| row.arm == arm.name && row.step == ALL && row.percentile == percentile.key);
             row.map(ratio_cell).unwrap_or_default()
         });
         line(&mut text, "  ratio", ratios);
@@ -82,7 +83,7 @@ pub fn ratio_cell(row: &Comparison) -> String {
 
 /// A row; a name that does not fit its column gets a line of its own.
 fn line(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
-    let mut row = if name.chars().count() < NAME { format!("{name:<NAME$}") } else { format!("{name}\n{:NAME$}", "") };
+    let mut row = if name.chars().count() <= NAME { format!("{name:<NAME$}") } else { format!("{name}\n{:NAME$}", "") };
     for cell in cells {
         // Formatting into a String cannot fail.
         let _ = write!(row, "{cell:>CELL$}");
@@ -95,21 +96,15 @@ fn line(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
 
 fn footnotes(text: &mut String, analysis: &Analysis) {
     for percentile in PERCENTILES {
-        for arm in &analysis.arms {
-            let Some(refusal) = arm.refused.get(percentile.key) else { continue };
-            let need = match refusal.needed {
-                Some(needed) => format!("need about {} samples, have {}", rough_count(needed), rough_count(refusal.samples)),
-                None => format!("none of {} samples lies beyond it", rough_count(refusal.samples)),
-            };
-            let max = arm.max_ns.map(|ns| format!("; the largest was {}", time(ns as f64))).unwrap_or_default();
-            let note = format!(
-                "{} refused for {}: {} {}; {need}{max}.",
-                percentile.label,
-                arm.name,
-                refusal.episodes,
-                if refusal.episodes == 1.0 { "episode" } else { "episodes" },
-            );
-            wrap(text, &note, "  ");
+        let of = analysis.arms.iter().filter_map(|arm| Some((arm, arm.refused.get(percentile.key)?)));
+        let notes: Vec<String> = of
+            .map(|(arm, refusal)| {
+                let noun = if refusal.episodes == 1.0 { "episode" } else { "episodes" };
+                format!("{} {} {noun}, needs {}", arm.name, refusal.episodes, refusal.need())
+            })
+            .collect();
+        if !notes.is_empty() {
+            wrap(text, &format!("{} refused: {}.", percentile.label, notes.join("; ")), "  ");
         }
     }
     if analysis.arms.iter().any(|arm| !arm.low_confidence.is_empty()) {

@@ -8,7 +8,8 @@ use crate::analysis::{ArmSummary, Comparison};
 use crate::counts::{PERCENTILES, Percentile};
 use crate::evidence::ALL;
 use crate::load::Study;
-use crate::units::{plural, ratio_with_interval, rough_count, time};
+use crate::tails::Refusal;
+use crate::units::{plural, ratio_with_interval, time};
 use regauge_traces::study::ArmRecord;
 
 /// The first-class answer that evidence does not suffice.
@@ -63,8 +64,10 @@ fn control(study: &Study) -> String {
              noise floor.",
             arm.name
         ),
-        None => "No arm repeats the base (A/A control), so it is not known which ratio this setup shows between equals."
-            .to_owned(),
+        None => {
+            "No arm repeats the base (A/A control), so it is not known which ratio this setup shows between equals."
+                .to_owned()
+        }
     }
 }
 
@@ -83,23 +86,18 @@ fn blocks(comparisons: &[Comparison]) -> Option<String> {
 /// Refused headline percentiles, lowest first.
 fn refused(arms: &[ArmSummary]) -> Vec<String> {
     let sentence_of = |percentile: Percentile| {
-        let of: Vec<(&str, Option<u64>)> = arms
-            .iter()
-            .filter_map(|arm| Some((arm.name.as_str(), arm.refused.get(percentile.key)?.needed)))
-            .collect();
-        if of.is_empty() {
-            return None;
-        }
+        let of: Vec<(&str, &Refusal)> =
+            arms.iter().filter_map(|arm| Some((arm.name.as_str(), arm.refused.get(percentile.key)?))).collect();
+        let need = of.iter().map(|(_, refusal)| refusal).max_by_key(|refusal| refusal.needed)?.need();
         let who = if of.len() == arms.len() && arms.len() > 1 {
             "every arm".to_owned()
         } else {
             of.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
         };
-        let needed = match of.iter().filter_map(|(_, needed)| *needed).max() {
-            Some(needed) => format!("about {} requests per arm would do", rough_count(needed)),
-            None => "not one exceedance was seen to estimate the need from".to_owned(),
-        };
-        Some(format!("{} is refused for {who}: too few independent episodes; {needed}.", percentile.label))
+        Some(format!(
+            "{} is refused for {who}: too few independent episodes; it takes {need} per arm.",
+            percentile.label
+        ))
     };
     PERCENTILES.into_iter().filter_map(sentence_of).collect()
 }

@@ -127,7 +127,10 @@ fn columns_are_named() {
     let text = error_of(|dir| {
         let id: ArrayRef = Arc::new(UInt64Array::from(vec![1]));
         let step: ArrayRef = Arc::new(UInt64Array::from(vec![2]));
-        write_parquet(&run(dir, "requests.parquet"), RecordBatch::try_from_iter([("op_id", id), ("step", step)]).unwrap());
+        write_parquet(
+            &run(dir, "requests.parquet"),
+            RecordBatch::try_from_iter([("op_id", id), ("step", step)]).unwrap(),
+        );
     });
     assert!(text.contains("no usable column `step` (it holds u64 instead of str)"), "{text}");
 }

@@ -8,7 +8,7 @@ if [ ! -x "$rumqttd" ]; then
   echo "building rumqttd once, into $cache/peers" >&2
   CARGO_TARGET_DIR="$cache/peers/target" cargo install rumqttd --version 0.20.0 --locked --quiet --root "$cache/peers"
 fi
-cargo build --release --locked --example bench-stacks
+cargo build --release --workspace --locked --example bench-stacks
 target="${CARGO_TARGET_DIR:-target}/release"
 # The disk under the repository is measured, not a tmpfs.
 mkdir -p studies/bench

@@ -3,11 +3,11 @@
 use crate::Options;
 use crate::client::{self, Opened, Outcome};
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -164,25 +164,20 @@ impl Target {
 struct Server {
     child: Child,
     addr: SocketAddr,
-    machine: bool,
+    /// Of ours only: where the record comes at the end.
+    stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Server {
     /// One of ours: tells its address, and its record when it stops.
     fn machine(mut command: Command) -> Result<Server> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.as_mut().ok_or("no stdout")?;
+        let mut stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
         let mut line = String::new();
-        // One byte at a time: what follows the line belongs to the record.
-        for byte in stdout.bytes() {
-            match byte? {
-                b'\n' => break,
-                b => line.push(char::from(b)),
-            }
-        }
+        stdout.read_line(&mut line)?;
         let ready: serde_json::Value = serde_json::from_str(&line).map_err(|_| format!("server said: {line}"))?;
         let addr = ready["ready"]["addr"].as_str().ok_or_else(|| format!("server said: {line}"))?.parse()?;
-        Ok(Server { child, addr, machine: true })
+        Ok(Server { child, addr, stdout: Some(stdout) })
     }
 
     /// Somebody else's, bound to the same CPUs.
@@ -201,7 +196,7 @@ impl Server {
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut server = Server { child, addr, machine: false };
+        let mut server = Server { child, addr, stdout: None };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(addr).is_err() {
             if Instant::now() > deadline {
@@ -215,9 +210,8 @@ impl Server {
 
     fn stop(&mut self) -> Result<String> {
         let mut note = String::new();
-        if self.machine {
+        if let Some(mut stdout) = self.stdout.take() {
             drop(self.child.stdin.take());
-            let mut stdout = BufReader::new(self.child.stdout.take().ok_or("no stdout")?);
             let mut line = String::new();
             stdout.read_line(&mut line)?;
             let said: serde_json::Value = serde_json::from_str(&line)?;

@@ -8,4 +8,6 @@ if ! PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mosquitto >/dev/null; the
     echo "mosquitto is not installed: apt-get install mosquitto" >&2
     exit 1
 fi
-exec cargo run --release --quiet -p regauge-recorder --example tap_bench -- "$@"
+# The whole workspace's features, as every other build here: with -p alone, dependencies would be compiled a second time.
+cargo build --release --quiet --workspace --example tap_bench
+exec "${CARGO_TARGET_DIR:-target}/release/examples/tap_bench" "$@"

@@ -91,7 +91,8 @@ pub struct Connect<'a> {
     pub client_id: &'a str,
     /// Whether a user name is sent.
     pub user_name: bool,
-    /// Whether a password is sent. MQTT 3.1.1 then needs a user name too, and gets one.
+    /// Whether a password is sent. A user name then is too: MQTT 3.1.1 demands it, and although MQTT 5 does not, decoders
+    /// that serve both (that of our own stacks among them) refuse a password alone.
     pub password: bool,
     /// Topic of the will, when there is one.
     pub will_topic: Option<&'a str>,
@@ -176,7 +177,7 @@ fn packet(first: u8, body: &[u8], fill_bytes: usize, resized: bool) -> Packet {
 /// A CONNECT of `total` bytes. The filler goes into the password, then the user name, then the will payload, then the
 /// client id: the first of these that the recorded CONNECT had takes as much as it can hold.
 pub fn connect(connect: &Connect<'_>, total: u64) -> Packet {
-    let user_name = connect.user_name || (connect.password && !connect.v5);
+    let user_name = connect.user_name || connect.password;
     let expires = connect.v5 && connect.expiry_s > 0;
     let mut shortest = 6 + 1 + 1 + 2 + 2 + connect.client_id.len();
     shortest += if !connect.v5 {

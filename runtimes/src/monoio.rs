@@ -54,7 +54,6 @@ struct Local {
 
 /// What a shard's inbox holds; `None` ends its `peer_loop`.
 type Letter = Option<ToShard>;
-/// What came of an operation.
 type Done = Result<Outcome, String>;
 
 struct State {
@@ -189,7 +188,6 @@ async fn accept_loop(local: Rc<Local>, listener: TcpListener) {
             Ok(_gone_already) => {}
             Err(_) if local.node.is_ending() => {}
             Err(_) => {
-                // Out of descriptors, or a connection that was gone at once.
                 local.state.borrow_mut().sockets.accept_errors += 1;
                 monoio::time::sleep(shell::ACCEPT_PAUSE).await;
             }
@@ -489,7 +487,7 @@ async fn shutdown(local: &Rc<Local>) {
     for c in local.state.borrow().conns.values() {
         c.shut();
     }
-    let _peer_loop_ends = local.peers.get(usize::from(local.id)).map(|own| own.send(None));
+    let _peer_loop_ends = local.peers.get(usize::from(local.id)).is_some_and(|own| own.send(None).is_ok());
     // Every task holds the shard.
     let started = Instant::now();
     while Rc::strong_count(local) > 1 {

@@ -160,7 +160,7 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
                 let id = ids[shard].next_id();
                 let conn = Arc::new(Conn::new(id, socket, shard as ShardId));
                 lock(&shared.sockets).accepted += 1;
-                lock(&shared.shards[shard]).conns.insert(id, Arc::clone(&conn));
+                lock(&shared.shards[shard]).admit(&shared, &conn);
                 feed(&shared, conn.home(), Input::Accepted { conn: id });
                 spawn(&shared, connection(Arc::clone(&shared), conn, reader));
             }
@@ -413,12 +413,11 @@ fn migrate(state: &mut State, turn: &mut Turn, conn: ConnId, to: ShardId, handov
 
 /// Takes a connection over that another shard accepted.
 fn adopt(shared: &Arc<Shared>, at: ShardId, turn: &mut Turn, conn: Arc<Conn>, handover: Box<Handover>) {
-    let id = conn.id;
     conn.move_home(at);
     let mut state = lock(&shared.shards[usize::from(at)]);
     state.progress.handled += 1;
-    state.conns.insert(id, conn);
-    handle(shared, &mut state, turn, Input::Adopt { conn: id, handover });
+    state.admit(shared, &conn);
+    handle(shared, &mut state, turn, Input::Adopt { conn: conn.id, handover });
 }
 
 /// Lets time pass for the broker, until the run ends.
@@ -472,6 +471,14 @@ impl State {
             conns: HashMap::new(),
             files: SyncFiles::new(node.layout.clone()),
             progress: Progress::default(),
+        }
+    }
+
+    fn admit(&mut self, shared: &Shared, conn: &Arc<Conn>) {
+        self.conns.insert(conn.id, Arc::clone(conn));
+        // `shutdown` looks at each shard once, under its lock: whoever comes later sees that the run is ending.
+        if shared.node.is_ending() {
+            shell::shut_reading(conn.socket.as_ref());
         }
     }
 }

@@ -29,6 +29,7 @@ on_every_stack!(
     many_connections_are_served,
     a_stop_under_load_keeps_what_was_acknowledged,
     what_was_used_is_attested,
+    cpus_are_kept_to,
     what_cannot_be_written_is_not_acknowledged,
 );
 
@@ -120,8 +121,9 @@ fn connections_that_die_do_no_harm(stack: Stack) {
     }
     block_on(async {
         let (mut client, _) = Client::connect(server.addr, "lives", true).await;
-        client.subscribe("t", QoS::AtLeastOnce).await;
-        client.publish("t", QoS::AtLeastOnce, "x").await;
+        // Another topic: what the dying ones published may still be on its way.
+        client.subscribe("living", QoS::AtLeastOnce).await;
+        client.publish("living", QoS::AtLeastOnce, "x").await;
         assert_eq!(client.message().await.1, b"x");
     });
     let record = server.stop();
@@ -216,6 +218,31 @@ fn what_was_used_is_attested(stack: Stack) {
     assert!(workers >= 2, "{:?}", attestation.threads);
     let json = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<ServerRecord>(&json).unwrap(), record);
+}
+
+/// Shards of pinned stacks have a CPU each; everything else, pools and RocksDB included, has all CPUs of the server.
+fn cpus_are_kept_to(stack: Stack) {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpus: Vec<usize> = (0..1024).filter(|&cpu| allowed.is_set(cpu)).take(2).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(stack, Settings { cpus: cpus.clone(), ..settings() }, dir.path());
+    block_on(async {
+        for n in 0..4 {
+            let (mut client, _) = Client::connect(server.addr, &format!("c{n}"), false).await;
+            client.publish("t", QoS::AtLeastOnce, "x").await;
+        }
+    });
+    let threads = server.stop().attestation.threads;
+    let all = cpus.iter().map(usize::to_string).collect::<Vec<_>>();
+    for thread in &threads {
+        let shard = thread.name.strip_prefix("shard-").and_then(|n| n.parse::<usize>().ok());
+        let expected = match shard {
+            Some(shard) => vec![all[shard % all.len()].clone()],
+            None => all.clone(),
+        };
+        // The kernel writes neighbours as a range.
+        assert_eq!(thread.cpus_allowed.split([',', '-']).collect::<Vec<_>>(), expected, "{thread:?} of {threads:?}");
+    }
 }
 
 /// The first publish needs a segment, whose directory has become a file: no acknowledgement, and the run fails.

@@ -66,7 +66,7 @@ impl Axis {
 
     /// Percentiles by their nines: P90 at 1, P99 at 2, P99.9 at 3, up to the last whole one below `nines`.
     pub fn of_nines(nines: f64, label: &str) -> Self {
-        let mut ticks = vec![Tick { at: 0.0, label: "min".into(), minor: true }];
+        let mut ticks = Vec::new();
         let names = ["P50", "P90", "P99", "P99.9", "P99.99", "P99.999", "P99.9999"];
         let places = [2.0_f64.log10(), 1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         for (name, at) in names.into_iter().zip(places).filter(|(_, at)| *at <= nines + 1e-9) {
@@ -77,7 +77,7 @@ impl Axis {
 
     /// The share of requests that are slower as its power of ten: from `-nines` up to 0, which is all of them.
     pub fn of_shares(nines: f64, label: &str) -> Self {
-        let names = ["all", "1 in 10", "1 in 100", "1 in 1,000", "1 in 10,000", "1 in 100,000", "1 in 1,000,000"];
+        let names = ["100 %", "10 %", "1 %", "0.1 %", "0.01 %", "0.001 %", "0.0001 %"];
         let ticks = names
             .into_iter()
             .enumerate()
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(labels(&Axis::of_times([90e3, 12e6], "")), ["100 µs", "300 µs", "1 ms", "3 ms", "10 ms"]);
         assert_eq!(labels(&Axis::of_times([2e3, 900e6], "")), ["10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s"]);
         assert_eq!(labels(&Axis::of_ratios([0.4, 1.1], "")), ["0.5×", "1×"]);
-        assert_eq!(labels(&Axis::of_nines(4.2, "")), ["min", "P50", "P90", "P99", "P99.9", "P99.99"]);
+        assert_eq!(labels(&Axis::of_nines(4.2, "")), ["P50", "P90", "P99", "P99.9", "P99.99"]);
         assert_eq!(labels(&Axis::of_run_time(30e9, "")), ["0 s", "5 s", "10 s", "15 s", "20 s", "25 s", "30 s"]);
     }
 

@@ -39,6 +39,9 @@ pub fn draw(study: &Study, evidence: &[ArmEvidence], analysis: &Analysis) -> Vec
     figures
 }
 
+/// Curves begin at P10: the fastest few would stretch the axis and say nothing.
+const NINES_MIN: f64 = 0.045_757;
+
 /// (nines, latency) along the staircase of a distribution, up to its last sample.
 fn curve(counts: &Counts, points: u32, nines_max: f64) -> Vec<(f64, f64)> {
     let total = counts.total();
@@ -48,7 +51,7 @@ fn curve(counts: &Counts, points: u32, nines_max: f64) -> Vec<(f64, f64)> {
     let last = (total as f64).log10().min(nines_max);
     (0..=points)
         .filter_map(|i| {
-            let nines = last * f64::from(i) / f64::from(points);
+            let nines = NINES_MIN + (last - NINES_MIN) * f64::from(i) / f64::from(points);
             // One part in a million is fine enough for a curve that ends at five nines.
             let ppm = ((1.0 - 10.0_f64.powf(-nines)) * 1e6).round() as u64;
             Some((nines, counts.quantile(ppm)? as f64))
@@ -89,9 +92,10 @@ fn percentiles(evidence: &[ArmEvidence]) -> Figure {
     for (i, points) in pooled.iter().enumerate() {
         plot.line(points, &class("pooled", i));
     }
-    let mut caption = "Latency from the planned time, all requests with a reply. Thick: all valid blocks of an arm pooled; \
+    let mut caption =
+        "Latency from the planned time, all requests with a reply. Thick: all valid blocks of an arm pooled; \
                        thin: each block alone, so their spread is what another run could have shown."
-        .to_owned();
+            .to_owned();
     if refused.is_some() {
         caption += " Grey: fewer than 20 independent episodes lie beyond these percentiles in at least one arm; the curves \
                     there are what happened, not an estimate.";
@@ -120,10 +124,11 @@ fn tail(evidence: &[ArmEvidence]) -> Figure {
         plot.line(service, &class("service", i));
         plot.line(latency, &class("pooled", i));
     }
-    let caption = "How many requests take longer than a given time. Thick: latency from the planned time, what a user sees \
+    let caption =
+        "How many requests take longer than a given time. Thick: latency from the planned time, what a user sees \
                    who does not wait for others; thin: service time from the real send. Where the two part, requests \
                    waited behind a stall before they could be sent."
-        .to_owned();
+            .to_owned();
     let svg = plot.finish("Share of requests slower than a given latency for every arm, both axes logarithmic");
     Figure { title: "The tail", caption, svg }
 }
@@ -152,7 +157,9 @@ fn ratios(analysis: &Analysis) -> Option<Figure> {
         let at = slot as f64 + 0.5;
         let mut is_refused = false;
         for (place, (i, name)) in others.iter().enumerate() {
-            let Some(row) = rows.iter().find(|row| row.arm == *name && row.percentile == percentile.key) else { continue };
+            let Some(row) = rows.iter().find(|row| row.arm == *name && row.percentile == percentile.key) else {
+                continue;
+            };
             is_refused |= row.refused.is_some();
             let Some(ratio) = row.ratio else { continue };
             let ends = row.ci_low.zip(row.ci_high);
@@ -208,8 +215,10 @@ fn over_time(study: &Study, evidence: &[ArmEvidence]) -> Vec<Figure> {
     let ninety_ninth = panel(
         "Over time: P99",
         |window| window.p99_ns,
-        format!("P99 in the same windows; a window with fewer than 100 replies has none. A picture of drift and stalls, \
-                 not an estimate: it carries no interval. {warmup}"),
+        format!(
+            "P99 in the same windows; a window with fewer than 100 replies has none. A picture of drift and stalls, \
+                 not an estimate: it carries no interval. {warmup}"
+        ),
     );
     median.into_iter().chain(ninety_ninth).collect()
 }

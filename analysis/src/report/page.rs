@@ -70,7 +70,8 @@ impl Page {
     pub fn of(study: &Study, analysis: &Analysis) -> Self {
         let manifest = &study.manifest;
         let base = analysis.arms.first();
-        let kinds = base.map(|base| base.steps.keys().filter(|step| *step != ALL).cloned().collect()).unwrap_or_default();
+        let kinds =
+            base.map(|base| base.steps.keys().filter(|step| *step != ALL).cloned().collect()).unwrap_or_default();
         Page {
             title: format!("{} arms against {}", analysis.arms.len().saturating_sub(1), analysis.base),
             verdict: analysis.verdict,
@@ -170,10 +171,7 @@ fn refusals(analysis: &Analysis) -> Vec<String> {
     for percentile in PERCENTILES {
         for arm in &analysis.arms {
             let Some(refusal) = arm.refused.get(percentile.key) else { continue };
-            let need = match refusal.needed {
-                Some(needed) => format!("about {} samples would do, there are {}", rough_count(needed), rough_count(refusal.samples)),
-                None => format!("none of {} samples lies beyond it", rough_count(refusal.samples)),
-            };
+            let need = format!("it takes {}, and there are {}", refusal.need(), rough_count(refusal.samples));
             let largest = arm.max_ns.map(|ns| format!("; the largest was {}", time(ns as f64))).unwrap_or_default();
             notes.push(format!(
                 "{} of {}: {} in {} independent episodes; {need}{largest}.",
@@ -194,7 +192,11 @@ fn kinds_of(kinds: Vec<String>, analysis: &Analysis) -> Vec<(String, Table)> {
             let summary: &StepSummary = arm.steps.get(step)?;
             let mut cells = vec![
                 Cell { text: count(summary.requests), ..Cell::default() },
-                Cell { text: count(summary.errors), class: if summary.errors > 0 { "higher" } else { "" }, ..Cell::default() },
+                Cell {
+                    text: count(summary.errors),
+                    class: if summary.errors > 0 { "higher" } else { "" },
+                    ..Cell::default()
+                },
             ];
             cells.extend(PERCENTILES.iter().map(|percentile| {
                 let tails = summary.latency.as_ref();
@@ -220,7 +222,8 @@ fn kinds_of(kinds: Vec<String>, analysis: &Analysis) -> Vec<(String, Table)> {
 }
 
 fn costs(analysis: &Analysis) -> Table {
-    let shown = |value: Option<String>| Cell { text: value.unwrap_or_else(|| "not recorded".to_owned()), ..Cell::default() };
+    let shown =
+        |value: Option<String>| Cell { text: value.unwrap_or_else(|| "not recorded".to_owned()), ..Cell::default() };
     let row = |(i, arm): (usize, &ArmSummary)| {
         let r = &arm.resources;
         let cells = vec![
@@ -265,7 +268,12 @@ fn settings(study: &Study, analysis: &Analysis) -> Table {
                 let class = if !is_same && text != first { "differs" } else { "" };
                 Cell { text, class, ..Cell::default() }
             });
-            Row { head: name.clone(), key: String::new(), class: if is_same { "same" } else { "varies" }, cells: cells.collect() }
+            Row {
+                head: name.clone(),
+                key: String::new(),
+                class: if is_same { "same" } else { "varies" },
+                cells: cells.collect(),
+            }
         })
         .collect();
     rows.sort_by_key(|row| (row.class == "same", row.head != "stack"));
@@ -328,7 +336,10 @@ fn digests(study: &Study) -> Vec<String> {
                     format!("The digest of {what} is the same in all {} valid runs: {digest}.", valid.len())
                 }
                 (1, Some(digest)) => {
-                    format!("The digest of {what} is {digest} in {recorded} of {} valid runs; the others have none.", valid.len())
+                    format!(
+                        "The digest of {what} is {digest} in {recorded} of {} valid runs; the others have none.",
+                        valid.len()
+                    )
                 }
                 (kinds, _) => format!("The digests of {what} differ: {kinds} values in {recorded} valid runs."),
             }
@@ -340,7 +351,11 @@ fn reproduce(study: &Study) -> Vec<(&'static str, String)> {
     let manifest = &study.manifest;
     vec![
         ("Command", manifest.command.join(" ")),
-        ("Again", "regauge replay trace.parquet --arms arms.toml --out another-study (both files are in the study)".to_owned()),
+        (
+            "Again",
+            "regauge replay trace.parquet --arms arms.toml --out another-study (both files are in the study)"
+                .to_owned(),
+        ),
         ("Seed of the order of arms", manifest.seed.to_string()),
         ("Trace", manifest.trace_source.clone()),
         ("Workload hash", manifest.workload_hash.clone()),
@@ -365,7 +380,9 @@ fn flatten(value: &Value) -> Vec<(String, String)> {
                     walk(&format!("{prefix}.{}", i + 1), inner, into);
                 }
             }
-            Value::Array(items) => into.push((prefix.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(", "))),
+            Value::Array(items) => {
+                into.push((prefix.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(", ")))
+            }
             other => into.push((prefix.to_owned(), with_unit(prefix, other))),
         }
     }

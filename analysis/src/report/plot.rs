@@ -7,8 +7,8 @@ use super::axis::Axis;
 use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;
-const LEFT: f64 = 84.0;
-const RIGHT: f64 = 16.0;
+const LEFT: f64 = 92.0;
+const RIGHT: f64 = 38.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 52.0;
 
@@ -80,7 +80,13 @@ impl Plot {
         );
         // A word needs about seven units a letter; one that does not fit is left to the caption.
         if width > 7.0 * word.chars().count() as f64 && height > 18.0 {
-            let _ = write!(self.over, r#"<text class="word" x="{:.1}" y="{:.1}">{}</text>"#, x + 6.0, y + 15.0, escape(word));
+            let _ = write!(
+                self.over,
+                r#"<text class="word" x="{:.1}" y="{:.1}">{}</text>"#,
+                x + 6.0,
+                y + 15.0,
+                escape(word)
+            );
         }
     }
 
@@ -107,12 +113,6 @@ impl Plot {
         let _ = write!(self.over, "{}</g>", mark(series, x, y, 5.0));
     }
 
-    /// A word in the frame, centred, `shift` units beside its place.
-    pub fn word(&mut self, at: (f64, f64), shift: f64, class: &str, word: &str) {
-        let (x, y) = (self.px(at.0) + shift, self.py(at.1));
-        let _ = write!(self.over, r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, escape(word));
-    }
-
     /// The finished SVG element. `about` says in words what it shows, for those who do not see it.
     pub fn finish(self, about: &str) -> String {
         let (right, bottom) = (WIDTH - RIGHT, self.height - BOTTOM);
@@ -128,7 +128,12 @@ impl Plot {
             let _ = write!(svg, r#"<path class="{kind}" d="M{x:.1} {TOP}V{bottom:.1}"/>"#);
             if !tick.label.is_empty() {
                 let class = if tick.minor { "tick minor" } else { "tick" };
-                let _ = write!(svg, r#"<text class="{class} mid" x="{x:.1}" y="{:.1}">{}</text>"#, bottom + 20.0, escape(&tick.label));
+                let _ = write!(
+                    svg,
+                    r#"<text class="{class} mid" x="{x:.1}" y="{:.1}">{}</text>"#,
+                    bottom + 20.0,
+                    escape(&tick.label)
+                );
             }
         }
         for tick in &self.y.ticks {
@@ -137,14 +142,25 @@ impl Plot {
             let _ = write!(svg, r#"<path class="{kind}" d="M{LEFT} {y:.1}H{right:.1}"/>"#);
             if !tick.label.is_empty() {
                 let class = if tick.minor { "tick minor" } else { "tick" };
-                let _ = write!(svg, r#"<text class="{class} end" x="{:.1}" y="{:.1}">{}</text>"#, LEFT - 8.0, y + 4.5, escape(&tick.label));
+                let _ = write!(
+                    svg,
+                    r#"<text class="{class} end" x="{:.1}" y="{:.1}">{}</text>"#,
+                    LEFT - 8.0,
+                    y + 4.5,
+                    escape(&tick.label)
+                );
             }
         }
         let _ = write!(svg, r#"<path class="frame" d="M{LEFT} {TOP}V{bottom:.1}H{right:.1}"/>"#);
         svg += &self.over;
         if !self.x.label.is_empty() {
             let middle = (LEFT + right) / 2.0;
-            let _ = write!(svg, r#"<text class="axis mid" x="{middle:.1}" y="{:.1}">{}</text>"#, self.height - 8.0, escape(&self.x.label));
+            let _ = write!(
+                svg,
+                r#"<text class="axis mid" x="{middle:.1}" y="{:.1}">{}</text>"#,
+                self.height - 8.0,
+                escape(&self.x.label)
+            );
         }
         svg + "</svg>"
     }
@@ -190,7 +206,7 @@ mod tests {
         plot.line(&[(0.0, 1e3), (0.0, 1e3), (f64::NAN, 1e4), (3.0, 1e12)], "pooled s0");
         plot.line(&[(0.0, 1e3)], "alone");
         let svg = plot.finish("a <test>");
-        assert!(svg.contains(r#"class="pooled s0" points="84.0,"#) && svg.contains(" 704.0,12.0\""), "{svg}");
+        assert!(svg.contains(r#"class="pooled s0" points="92.0,"#) && svg.contains(" 682.0,12.0\""), "{svg}");
         assert!(!svg.contains("alone") && !svg.contains("NaN"));
         assert!(svg.contains("a &lt;test&gt;"));
     }

@@ -8,7 +8,9 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use parquet::arrow::ArrowWriter;
 use regauge_traces::study::sample_flags::{LOST, NO_REPLY, WARMUP};
-use regauge_traces::study::{ArmRecord, Gate, LayoutRecord, Manifest, REQUEST_COLUMNS, RunRecord, STUDY_VERSION, run_dir};
+use regauge_traces::study::{
+    ArmRecord, Gate, LayoutRecord, Manifest, REQUEST_COLUMNS, RunRecord, STUDY_VERSION, run_dir,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 const PAYLOAD: [u8; 64] = [b'x'; 64];
 const TOPIC: &str = "bench/tap";
 
+/// How long a reply may take before the measurement is given up.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+
 pub struct Client {
     socket: TcpStream,
     next_id: u16,
@@ -16,7 +19,7 @@ impl Client {
     pub fn connect(addr: SocketAddr) -> Self {
         let mut socket = TcpStream::connect(addr).expect("the broker accepts connections");
         socket.set_nodelay(true).expect("TCP_NODELAY");
-        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         // Clean session, keep-alive off, an id that the broker chooses.
         socket.write_all(&[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 0]).expect("CONNECT");
         let mut connack = [0; 4];

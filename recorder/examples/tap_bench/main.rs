@@ -110,7 +110,7 @@ fn run_round(plan: &Plan, broker: &Broker, tap: &TapProcess, ways: &mut [Way; 2]
 /// Both ways in turns, over one connection each.
 fn latency(plan: &Plan, broker: &Broker, tap: &TapProcess, addresses: [SocketAddr; 2], ways: &mut [Way; 2]) {
     let mut clients = addresses.map(Client::connect);
-    let mut histograms = [(); 2].map(|()| Histogram::<u64>::new(3).expect("3 digits are allowed"));
+    let mut histograms = [(); 2].map(|()| histogram());
     let mut cpu = [[0u64; 2]; 2];
     for client in &mut clients {
         client.window(WARM_UP, 1);
@@ -120,7 +120,7 @@ fn latency(plan: &Plan, broker: &Broker, tap: &TapProcess, addresses: [SocketAdd
             let before = [broker.cpu_ns(), tap.cpu_ns()];
             for _ in 0..TURN {
                 let ns = clients[way].round_trip().as_nanos() as u64;
-                histograms[way].saturating_record(ns);
+                histograms[way].record(ns).expect("within the time-out");
             }
             let after = [broker.cpu_ns(), tap.cpu_ns()];
             for (sum, (after, before)) in cpu[way].iter_mut().zip(after.into_iter().zip(before)) {
@@ -138,6 +138,11 @@ fn charge(way: &mut Way, measure: usize, before: [u64; 2], after: [u64; 2], mess
     let per_message = |n: usize| (after[n] - before[n]) as f64 / messages as f64;
     way.broker_ns[measure].push(per_message(0));
     way.tap_ns[measure].push(if tapped { per_message(1) } else { 0.0 });
+}
+
+/// Three digits, up to the time-out of a read: nothing can be cut off.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(client::TIMEOUT.as_nanos() as u64, 3).expect("valid bounds")
 }
 
 /// Both ways in an order drawn from the system's randomness.

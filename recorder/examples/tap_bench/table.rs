@@ -1,7 +1,6 @@
 //! The table that the benchmark prints: medians over rounds, with the range of the rounds beside them.
 
 use super::Way;
-use hdrhistogram::Histogram;
 
 pub fn print(direct: &Way, through: &Way) {
     println!("{:<36}{:>14}{:>14}{:>14}{:>9}   range of the rounds", "", "direct", "tap", "tap - direct", "ratio");
@@ -12,9 +11,9 @@ pub fn print(direct: &Way, through: &Way) {
         row(name, &at(direct), &at(through));
     }
     let pooled = |way: &Way, quantile| {
-        let mut all = Histogram::<u64>::new(3).expect("3 digits are allowed");
+        let mut all = super::histogram();
         for histogram in &way.latency_ns {
-            all.add(histogram).expect("it grows by itself");
+            all.add(histogram).expect("the same bounds");
         }
         all.value_at_quantile(quantile) as f64 / 1e3
     };

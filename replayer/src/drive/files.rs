@@ -16,6 +16,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use regauge_traces::study::REQUEST_COLUMNS;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -97,13 +98,11 @@ fn write_histograms(path: &Path, rows: &[Row]) -> Result<(), Box<dyn std::error:
     for row in rows.iter().filter(|row| row.is_measured()) {
         for (metric, value) in [("latency", row.latency_ns), ("service", row.service_ns)] {
             let Some(value) = value else { continue };
-            let key = (row.step, metric);
-            if !histograms.contains_key(&key) {
-                histograms.insert(key, histogram()?);
-            }
-            if let Some(histogram) = histograms.get_mut(&key) {
-                histogram.saturating_record(value);
-            }
+            let histogram = match histograms.entry((row.step, metric)) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(histogram()?),
+            };
+            histogram.saturating_record(value);
         }
     }
     let schema = Arc::new(Schema::new(vec![

@@ -7,8 +7,9 @@ use regauge_traces::study::sample_flags::{LOST, NO_REPLY, UNSENT, WRONG};
 use regauge_traces::{Span, flags};
 use std::net::TcpListener;
 
+/// Waits long enough for replies that come, on the slowest machine, and no longer for those that never do.
 fn hasty() -> DriveOptions {
-    DriveOptions { drain_ns: 300 * MS, ..DriveOptions::default() }
+    DriveOptions { drain_ns: 2000 * MS, ..DriveOptions::default() }
 }
 
 fn publishes(count: u64, qos: u8) -> Vec<Span> {
@@ -24,7 +25,7 @@ fn flagged(rows: &[Row], flag: u32) -> Vec<usize> {
 #[test]
 fn lost_replies_are_lost_and_have_no_latency() {
     let server = Server::start(|peer, packet| {
-        if packet[0] >> 4 != 3 || id_of(packet) % 10 != 0 {
+        if packet[0] >> 4 != 3 || !id_of(packet).is_multiple_of(10) {
             peer.answer(packet);
         }
     });

@@ -34,7 +34,7 @@ fn a_run_leaves_its_samples_and_histograms() {
         }
     });
     let out = directory.path().join("runs/block=000/arm=a");
-    let options = DriveOptions { warmup_ns: Some(20 * MS), drain_ns: 300 * MS, speed: 2.0, ..DriveOptions::default() };
+    let options = DriveOptions { warmup_ns: Some(20 * MS), drain_ns: 2000 * MS, speed: 2.0, ..DriveOptions::default() };
     let record = drive(&trace, server.address, &out, &options).unwrap();
     assert_eq!((record.requests, record.lost, record.errors), (51, 1, 1), "{record:?}");
     let text = serde_json::to_string(&record).unwrap();

@@ -84,7 +84,7 @@ proptest! {
                 prop_assert_eq!((qos(c.will_qos()), c.will_retain()), (will_qos, will_retain));
             }
             prop_assert_eq!(c.password_flag(), password);
-            prop_assert_eq!(c.user_name_flag(), user_name || (password && !v5));
+            prop_assert_eq!(c.user_name_flag(), user_name || password);
             c
         }}}
         if v5 {

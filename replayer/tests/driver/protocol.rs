@@ -37,7 +37,7 @@ fn the_same_plan_puts_the_same_bytes_on_the_wire() {
 #[test]
 fn partial_writes_are_finished_where_they_stopped() {
     let shrink = |stream: &std::net::TcpStream| {
-        socket2::SockRef::from(stream).set_recv_buffer_size(4096).unwrap();
+        socket2::SockRef::from(stream).set_recv_buffer_size(128 << 10).unwrap();
     };
     let server = Server::start_with(shrink, |peer, packet| {
         pause(5);
@@ -119,7 +119,7 @@ fn the_receive_maximum_is_obeyed() {
     });
     let mut spans = vec![connect(0, 0)];
     // Long after the CONNACK, and all at once.
-    spans.extend((0..20).map(|at| publish(0, 300 * MS + at, 1, 70)));
+    spans.extend((0..20).map(|at| publish(0, 1000 * MS + at, 1, 70)));
     let outcome = run(&plan(v5(spans)), server.address, &options()).unwrap();
     assert_eq!(outcome.record.errors, 0, "{:?}", outcome.record);
     assert_eq!(in_flight.1.load(Ordering::SeqCst), 2);
