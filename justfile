@@ -6,6 +6,7 @@ set positional-arguments
 
 cargo := "cargo"
 regauge := env("CARGO_TARGET_DIR", justfile_directory() / "target") / "release/regauge"
+venv := env("XDG_CACHE_HOME", env("HOME") / ".cache") / "regauge/venv"
 
 # List the recipes
 default:
@@ -44,14 +45,15 @@ fix: _build-tools
 deny:
     {{cargo}} deny check
 
-# Execute the notebooks on a study and open JupyterLab
+# Execute the notebooks on a study and open them in JupyterLab
 notebooks study: _notebook-tools
     notebooks/run.sh "{{study}}"
-    "$(notebooks/run.sh --venv)/bin/jupyter" lab --notebook-dir notebooks
+    "{{venv}}/bin/pip" install --quiet --disable-pip-version-check jupyterlab==4.6.6
+    "{{venv}}/bin/jupyter" lab --notebook-dir "{{study}}/notebooks"
 
 # Execute the notebooks on the committed study
 notebooks-check: _notebook-tools
-    notebooks/run.sh notebooks/sample-study
+    notebooks/run.sh notebooks/sample-study "$(mktemp -d)"
 
 # Send-time error and rate of the driver, beside a public MQTT load tool
 bench-driver *args: build _test-tools

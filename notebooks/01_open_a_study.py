@@ -31,7 +31,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import polars as pl
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 study = Path(STUDY or os.environ.get("REGAUGE_STUDY", "sample-study"))
 assert (study / "study.json").is_file(), f"{study} is not a study: it holds no study.json"
@@ -156,9 +156,17 @@ plt.rcParams.update({"figure.figsize": (9, 4.8), "axes.grid": True, "grid.alpha"
 
 def curve(values, points=200):
     last = len(values).bit_length() * 0.30103
-    nines = [last * i / points for i in range(points + 1)]
+    # From P10 on: the fastest few would stretch the axis and say nothing.
+    nines = [0.0458 + last * i / points for i in range(points + 1)]
     nines = [x for x in nines if 10**-x * len(values) >= 1]
     return nines, [quantile(values, round((1 - 10**-x) * 1e6)) for x in nines]
+
+
+def times_on(ax):
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(human))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 fig, ax = plt.subplots()
@@ -168,14 +176,12 @@ for i, name in enumerate(names):
     for _, block in blocks.group_by("block"):
         ax.plot(*curve(block["latency_ns"].sort(), 60), lw=0.7, alpha=0.35, **style)
     ax.plot(*curve(pooled[name]), lw=2.2, ls=DASHES[i % 8], label=name, **style)
-ax.set_yscale("log")
-ax.yaxis.set_major_formatter(FuncFormatter(human))
-ax.yaxis.set_minor_formatter(NullFormatter())
-ticks = {0: "min", 0.30103: "P50", 1: "P90", 2: "P99", 3: "P99.9", 4: "P99.99", 5: "P99.999"}
+times_on(ax)
+ticks = {0.30103: "P50", 1: "P90", 2: "P99", 3: "P99.9", 4: "P99.99", 5: "P99.999"}
 shown = [x for x in ticks if x <= ax.get_xlim()[1]]
 ax.set_xticks(shown, [ticks[x] for x in shown])
 ax.set(xlabel="percentile", ylabel="latency from the planned time")
-ax.legend(frameon=False)
+ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
 plt.show()
 
 # %% [markdown]
@@ -206,12 +212,10 @@ for i, name in enumerate(names):
     tail = line.filter(pl.col("samples") >= 100)
     ax.plot(tail["seconds"], tail["p99"], color=COLOURS[i % 8], lw=1.5, ls=":")
 ax.axvspan(0, manifest["warmup_ns"] / 1e9, color="#bf8700", alpha=0.15, lw=0)
-ax.set_yscale("log")
-ax.yaxis.set_major_formatter(FuncFormatter(human))
-ax.yaxis.set_minor_formatter(NullFormatter())
+times_on(ax)
 ax.set_xlim(0, manifest["duration_ns"] / 1e9)
 ax.set(xlabel="planned time since the run's start, s", ylabel="latency from the planned time")
-ax.legend(frameon=False, ncols=2)
+ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
 plt.show()
 
 # %% [markdown]

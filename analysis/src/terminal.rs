@@ -11,8 +11,8 @@ pub const WIDTH: usize = 80;
 const NAME: usize = 12;
 const CELL: usize = 17;
 
-/// The percentiles that fit: all but P90.
-fn columns() -> impl Iterator<Item = Percentile> {
+/// The headline percentiles: all but P90, as many as fit.
+pub fn columns() -> impl Iterator<Item = Percentile> {
     PERCENTILES.into_iter().filter(|percentile| percentile.key != "p90")
 }
 

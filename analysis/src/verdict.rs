@@ -121,11 +121,15 @@ fn finding(study: &Study, arms: &[ArmSummary], comparisons: &[Comparison]) -> St
         comparisons.iter().filter(|row| row.step == ALL && row.percentile == percentile.key).collect()
     };
     let compared: Vec<&ArmSummary> = arms.iter().filter(|arm| arm.valid && arm.name != study.manifest.base).collect();
-    let shown = PERCENTILES.iter().rev().find_map(|percentile| {
-        let rows: Vec<&Comparison> = headline(percentile).into_iter().filter(|row| row.ratio.is_some()).collect();
-        (!rows.is_empty() && rows.len() == compared.len()).then_some((percentile, rows))
-    });
-    let Some((percentile, rows)) = shown else {
+    // The highest percentile that is shown for every arm; one of low confidence only where there is no other.
+    let shown = |with_low: bool| {
+        PERCENTILES.iter().rev().find_map(|percentile| {
+            let fits = |row: &&Comparison| row.ratio.is_some() && (with_low || !row.low_confidence);
+            let rows: Vec<&Comparison> = headline(percentile).into_iter().filter(fits).collect();
+            (!rows.is_empty() && rows.len() == compared.len()).then_some((percentile, rows))
+        })
+    };
+    let Some((percentile, rows)) = shown(false).or_else(|| shown(true)) else {
         return "So far no percentile can be compared between all arms.".to_owned();
     };
     let base = arms.iter().find(|arm| arm.name == study.manifest.base);

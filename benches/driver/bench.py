@@ -46,7 +46,7 @@ def find_tool(wanted):
     path = wanted or shutil.which("mqttv5")
     if path is None:
         print(f"bench: mqttv5 is not installed, so our driver is measured alone; "
-              f"get it with: cargo install {TOOL} --version {TOOL_VERSION} --locked", file=sys.stderr)
+              f"get it with: cargo install {TOOL} --version {TOOL_VERSION}", file=sys.stderr)
     return path
 
 

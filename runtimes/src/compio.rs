@@ -201,6 +201,9 @@ async fn connection(local: Rc<Local>, conn: ConnId, mut reader: TcpStream) {
         let BufResult(result, lent) = reader.read(buffer).await;
         buffer = lent;
         let Ok(1..) = result else { break };
+        if local.node.is_ending() {
+            break;
+        }
         local.state.borrow_mut().sockets.count_read(buffer.len());
         feed(&local, Input::Received { conn, bytes: &buffer });
         buffer.clear();

@@ -203,6 +203,9 @@ async fn connection(local: Rc<Local>, conn: ConnId, mut reader: OwnedReadHalf<Tc
         let (result, lent) = reader.read(buffer).await;
         buffer = lent;
         let Ok(1..) = result else { break };
+        if local.node.is_ending() {
+            break;
+        }
         local.state.borrow_mut().sockets.count_read(buffer.len());
         feed(&local, Input::Received { conn, bytes: &buffer });
         buffer.clear();

@@ -258,7 +258,8 @@ pub fn shut(socket: &impl AsFd) {
     let _peer_was_faster = socket2::SockRef::from(socket).shutdown(Shutdown::Both);
 }
 
-/// Ends reading from a socket: a pending read ends, what must still be sent can be.
+/// Ends a read that is pending on a socket; what must still be sent can be. Linux goes on to deliver what a client sends
+/// after this, so readers also look at [`Node::is_ending`].
 pub fn shut_reading(socket: &impl AsFd) {
     let _peer_was_faster = socket2::SockRef::from(socket).shutdown(Shutdown::Read);
 }

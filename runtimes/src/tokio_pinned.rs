@@ -204,7 +204,9 @@ async fn connection(local: Rc<Local>, conn: ConnId, mut reader: OwnedReadHalf) {
     // At the end of the run all reading is ended, but clients are still to get their replies.
     if !local.node.is_ending() {
         feed(&local, Input::Closed { conn });
-        local.state.borrow_mut().conns.remove(&conn);
+        let gone = local.state.borrow_mut().conns.remove(&conn);
+        // A write that the client does not take ends with this.
+        gone.into_iter().filter(|c| c.writing).for_each(|c| shell::shut((*c.socket).as_ref()));
     }
 }
 
@@ -218,6 +220,9 @@ fn poll_read(
     let mut buffer = local.read_buffer.borrow_mut();
     let mut read = ReadBuf::new(&mut buffer);
     ready!(Pin::new(reader).poll_read(cx, &mut read))?;
+    if local.node.is_ending() {
+        return Poll::Ready(Ok(0));
+    }
     let bytes = read.filled();
     if !bytes.is_empty() {
         local.state.borrow_mut().sockets.count_read(bytes.len());

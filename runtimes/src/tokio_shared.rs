@@ -181,7 +181,12 @@ async fn connection(shared: Arc<Shared>, conn: Arc<Conn>, mut reader: OwnedReadH
     if !shared.node.is_ending() {
         feed(&shared, conn.home(), Input::Closed { conn: conn.id });
         lock(&shared.shards[usize::from(conn.home())]).conns.remove(&conn.id);
-        *lock(&shared.sockets) += std::mem::take(&mut lock(&conn.out).sockets);
+        let mut out = lock(&conn.out);
+        *lock(&shared.sockets) += std::mem::take(&mut out.sockets);
+        // A write that the client does not take ends with this.
+        if out.writing {
+            shell::shut(conn.socket.as_ref());
+        }
     }
 }
 
@@ -195,6 +200,9 @@ fn poll_read(
     READ_BUFFER.with_borrow_mut(|buffer| {
         let mut read = ReadBuf::new(buffer);
         ready!(Pin::new(reader).poll_read(cx, &mut read))?;
+        if shared.node.is_ending() {
+            return Poll::Ready(Ok(0));
+        }
         let bytes = read.filled();
         if !bytes.is_empty() {
             lock(&conn.out).sockets.count_read(bytes.len());

@@ -5,7 +5,7 @@ use crate::analysis::{Analysis, ArmSummary, Comparison, StepSummary};
 use crate::counts::PERCENTILES;
 use crate::evidence::ALL;
 use crate::load::Study;
-use crate::terminal::{cell, ratio_cell};
+use crate::terminal::{cell, columns, ratio_cell};
 use crate::units::{bytes, count, plural, rough_count, time};
 use regauge_traces::study::RunRecord;
 use serde::Serialize;
@@ -51,6 +51,7 @@ pub struct Page {
     summary: String,
     arms: Vec<(String, String)>,
     headline: Table,
+    has_low_confidence: bool,
     refusals: Vec<String>,
     kinds: Vec<(String, Table)>,
     costs: Table,
@@ -80,6 +81,7 @@ impl Page {
             summary: summary(study, analysis),
             arms: analysis.arms.iter().enumerate().map(|(i, arm)| (arm.name.clone(), key(i))).collect(),
             headline: headline(analysis),
+            has_low_confidence: analysis.arms.iter().any(|arm| !arm.low_confidence.is_empty()),
             refusals: refusals(analysis),
             kinds: kinds_of(kinds, analysis),
             costs: costs(analysis),
@@ -151,19 +153,19 @@ fn verdict_class(row: &Comparison) -> &'static str {
 
 fn headline(analysis: &Analysis) -> Table {
     let rows = analysis.arms.iter().enumerate().map(|(i, arm)| {
-        let cells = PERCENTILES.iter().map(|percentile| {
+        let cells = columns().map(|percentile| {
             let row = comparison(analysis, &arm.name, ALL, percentile.key).filter(|row| row.ratio.is_some());
-            let text = cell(arm, *percentile);
+            let text = cell(arm, percentile);
             Cell {
                 class: if text == "refused" { "refused" } else { row.map(verdict_class).unwrap_or_default() },
-                note: row.map(|row| format!("× {}", ratio_cell(row))).unwrap_or_default(),
+                note: row.map(|row| format!("×\u{a0}{}", ratio_cell(row))).unwrap_or_default(),
                 text,
             }
         });
         let class = if arm.name == analysis.base { "base" } else { "" };
         Row { head: arm.name.clone(), key: key(i), class, cells: cells.collect() }
     });
-    Table { corner: "arm", columns: PERCENTILES.iter().map(|p| p.label.to_owned()).collect(), rows: rows.collect() }
+    Table { corner: "arm", columns: columns().map(|p| p.label.to_owned()).collect(), rows: rows.collect() }
 }
 
 fn refusals(analysis: &Analysis) -> Vec<String> {
@@ -209,7 +211,7 @@ fn kinds_of(kinds: Vec<String>, analysis: &Analysis) -> Vec<(String, Table)> {
                         None if is_refused => "refused".to_owned(),
                         None => "no reply".to_owned(),
                     },
-                    note: row.map(|row| format!("× {}", ratio_cell(row))).unwrap_or_default(),
+                    note: row.map(|row| format!("×\u{a0}{}", ratio_cell(row))).unwrap_or_default(),
                     class: if is_refused { "refused" } else { row.map(verdict_class).unwrap_or_default() },
                 }
             }));
@@ -380,6 +382,7 @@ fn flatten(value: &Value) -> Vec<(String, String)> {
                     walk(&format!("{prefix}.{}", i + 1), inner, into);
                 }
             }
+            Value::Array(items) if items.is_empty() => into.push((prefix.to_owned(), "none".to_owned())),
             Value::Array(items) => {
                 into.push((prefix.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(", ")))
             }

@@ -147,12 +147,8 @@ impl Tap {
         };
 
         let mut told = Instant::now();
-        loop {
-            // Nothing is ever sent: the relay's end of the channel closes when the relay does.
-            match relay_done.recv_timeout(TICK) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-            }
+        // Nothing is ever sent: the relay's end of the channel closes when the relay does, and that ends the waiting.
+        while let Err(RecvTimeoutError::Timeout) = relay_done.recv_timeout(TICK) {
             if stop.load(Ordering::Relaxed) || for_.is_some_and(|limit| started.elapsed() >= limit) {
                 break;
             }

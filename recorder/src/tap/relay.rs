@@ -156,7 +156,7 @@ impl Relay {
                             writable: event.is_writable() || event.is_error(),
                             to_the_end: event.is_read_closed() || event.is_error(),
                         };
-                        let side = if (n - FIRST_LINK) % 2 == 0 { Side::Client } else { Side::Broker };
+                        let side = if (n - FIRST_LINK).is_multiple_of(2) { Side::Client } else { Side::Broker };
                         self.turn((n - FIRST_LINK) / 2, side, ready, event.is_error(), &mut over);
                     }
                 }

@@ -64,10 +64,10 @@ impl Client {
         let (sender, events) = tokio::sync::mpsc::unbounded_channel();
         let poller = tokio::spawn(async move {
             while let Ok(event) = event_loop.poll().await {
-                if let Event::Incoming(packet) = event {
-                    if sender.send(packet).is_err() {
-                        return;
-                    }
+                if let Event::Incoming(packet) = event
+                    && sender.send(packet).is_err()
+                {
+                    return;
                 }
             }
         });
