@@ -199,13 +199,10 @@ async fn accept_loop(local: Rc<Local>, listener: TcpListener) {
 /// cancelled one had read would be lost.
 async fn connection(local: Rc<Local>, conn: ConnId, mut reader: OwnedReadHalf<TcpStream>) {
     let mut buffer = Vec::with_capacity(shell::READ_BUFFER_BYTES);
-    loop {
+    while !local.node.is_ending() {
         let (result, lent) = reader.read(buffer).await;
         buffer = lent;
         let Ok(1..) = result else { break };
-        if local.node.is_ending() {
-            break;
-        }
         local.state.borrow_mut().sockets.count_read(buffer.len());
         feed(&local, Input::Received { conn, bytes: &buffer });
         buffer.clear();

@@ -317,7 +317,8 @@ fn gates(study: &Study, analysis: &Analysis) -> Table {
 
 /// Whether all valid runs of a block ended in the same state and gave the same replies.
 fn digests(study: &Study) -> Vec<String> {
-    let paths: [(&str, fn(&RunRecord) -> Option<&Value>); 3] = [
+    type Find = fn(&RunRecord) -> Option<&Value>;
+    let paths: [(&str, Find); 3] = [
         ("the replies of every session", |run| run.driver.get("replies_digest")),
         ("the meta-service's state", |run| run.server.get("digest")?.get("meta")),
         ("the segment files", |run| run.server.get("digest")?.get("segments")),
