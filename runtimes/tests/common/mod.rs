@@ -4,10 +4,11 @@
 use regauge_runtimes::settings::{Durability, Settings, Stack};
 use regauge_runtimes::{ServeConfig, ServeError, ServerRecord, Stop, serve};
 use rumqttc::{AsyncClient, ConnAck, Event, Incoming, MqttOptions, QoS};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,20 +20,47 @@ pub fn settings() -> Settings {
     Settings { threads: 2, blocking_threads: 4, iowq_bounded: 4, durability: Durability::None, ..Settings::default() }
 }
 
+/// An attestation lists the threads and rings of the whole process, so the servers of one test must not stand beside
+/// those of another (runners that give each test a process of its own never wait here).
+static ONE_TEST: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// A test may have several servers.
+    static MINE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The turn of a test; held by its servers.
+struct Turn(Option<MutexGuard<'static, ()>>);
+
+impl Turn {
+    fn take() -> Turn {
+        let first = MINE.replace(MINE.get() + 1) == 0;
+        Turn(first.then(|| ONE_TEST.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        MINE.set(MINE.get() - 1);
+    }
+}
+
 pub struct Server {
     pub addr: SocketAddr,
     stop: Stop,
     thread: JoinHandle<Result<ServerRecord, ServeError>>,
+    _turn: Turn,
 }
 
 impl Server {
     pub fn start(stack: Stack, settings: Settings, data: &Path) -> Server {
+        let turn = Turn::take();
         let (stop, (ready, addr)) = (Stop::new(), mpsc::channel());
         let config = ServeConfig { stack, settings, listen: (Ipv4Addr::LOCALHOST, 0).into(), data: data.to_owned() };
         let own_stop = stop.clone();
         let thread = std::thread::spawn(move || serve(config, own_stop, |addr| ready.send(addr).unwrap()));
         match addr.recv_timeout(LIMIT) {
-            Ok(addr) => Server { addr, stop, thread },
+            Ok(addr) => Server { addr, stop, thread, _turn: turn },
             Err(_) => panic!("{stack} did not become ready: {:?}", thread.join().unwrap()),
         }
     }
