@@ -51,7 +51,7 @@ impl Conn {
     fn open(addr: SocketAddr, number: usize, payload: usize) -> Result<Conn> {
         let stream = TcpStream::connect(addr)?;
         let id = format!("bench{number:05}");
-        let mut out = vec![0x10, (12 + id.len()) as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0];
+        let mut out = vec![0x10, (12 + id.len()) as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60];
         out.extend((id.len() as u16).to_be_bytes());
         out.extend(id.as_bytes());
         let topic = format!("bench/{:02}", number % 64);
