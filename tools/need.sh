@@ -3,9 +3,13 @@
 # A probe is a command, or one of: libclang (the library bindgen loads), venv (python's venv module).
 set -euo pipefail
 
+found() {
+  compgen -G "$1" >/dev/null
+}
+
 present() {
   case "$1" in
-    libclang) ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* >/dev/null 2>&1 || [ -n "${LIBCLANG_PATH:-}" ] ;;
+    libclang) found '/usr/lib/llvm-*/lib/libclang*.so*' || found '/usr/lib/*/libclang*.so*' || found '/usr/lib64/libclang*.so*' || [ -n "${LIBCLANG_PATH:-}" ] ;;
     venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
     # Debian keeps servers in /usr/sbin, which is not on every user's PATH.
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 ;;

@@ -6,7 +6,7 @@
 use crate::error::AnalysisError;
 use regauge_traces::study::{ArmRecord, Manifest, RunRecord, STUDY_VERSION, run_dir};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -63,17 +63,7 @@ impl Study {
         let order = |name: &str| manifest.arms.iter().position(|arm| arm.name == name);
         runs.sort_by_key(|run| (run.block, order(&run.arm)));
         if !runs.iter().any(|run| run.valid) {
-            let mut reasons: Vec<&str> = Vec::new();
-            for why in runs.iter().flat_map(|run| &run.why_invalid) {
-                if reasons.len() < 3 && !reasons.contains(&why.as_str()) {
-                    reasons.push(why);
-                }
-            }
-            let reasons = if reasons.is_empty() {
-                "their records give no reason".to_owned()
-            } else {
-                format!("the records say: {}", reasons.join("; "))
-            };
+            let reasons = reasons(&runs);
             return Err(AnalysisError::NoValidRuns { path: dir.to_path_buf(), reasons });
         }
         Ok(Study { dir: dir.to_path_buf(), manifest, runs, unfinished })
@@ -157,4 +147,21 @@ fn partitions(dir: &Path, key: &str) -> Result<Vec<(String, PathBuf)>, AnalysisE
         }
     }
     Ok(found)
+}
+
+/// Which gates failed how often, with one example: for a study of which nothing is left.
+fn reasons(runs: &[RunRecord]) -> String {
+    let Some(example) = runs.iter().flat_map(|run| &run.why_invalid).next() else {
+        return "their records give no reason".to_owned();
+    };
+    let mut failed: BTreeMap<&str, usize> = BTreeMap::new();
+    for gate in runs.iter().flat_map(|run| &run.gates).filter(|gate| !gate.passed) {
+        *failed.entry(&gate.name).or_default() += 1;
+    }
+    let failed: Vec<String> = failed.iter().map(|(name, times)| format!("{name} in {times}")).collect();
+    let counts = match failed.is_empty() {
+        true => String::new(),
+        false => format!("of {} runs these gates failed: {}; ", runs.len(), failed.join(", ")),
+    };
+    format!("{counts}for example {example}; stop what else runs on this host, or use a quieter one")
 }

@@ -356,8 +356,14 @@ fn reproduce(study: &Study) -> Vec<(&'static str, String)> {
         ("Command", manifest.command.join(" ")),
         (
             "Again",
-            "regauge replay trace.parquet --arms arms.toml --out another-study (both files are in the study)"
-                .to_owned(),
+            format!(
+                "regauge replay trace.parquet --arms arms.toml --blocks {} --seed {} --layout {} --warmup {}us --out \
+                 another-study (in the study's directory)",
+                manifest.blocks,
+                manifest.seed,
+                manifest.layout.name,
+                manifest.warmup_ns / 1_000
+            ),
         ),
         ("Seed of the order of arms", manifest.seed.to_string()),
         ("Trace", manifest.trace_source.clone()),
