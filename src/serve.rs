@@ -1,7 +1,9 @@
 //! `regauge serve`: one stack as a plain MQTT broker, for real clients and for the replayer.
 
 use anyhow::{Context, Result, anyhow};
-use regauge_runtimes::settings::{Durability, Files, Placement, Settings, Stack};
+use regauge_runtimes::settings::{
+    Durability, Files, LastApplied, MetaStore, Placement, RaftSync, Roles, Settings, Stack,
+};
 use regauge_runtimes::{ServeConfig, Stop, serve};
 use serde_json::json;
 use std::io::Read;
@@ -49,11 +51,11 @@ struct ArmArgs {
     /// When an acknowledged publish is on the disk: none, fdatasync, every=N or on-seal
     #[arg(long, value_name = "WHEN")]
     durability: Option<Durability>,
-    /// Where RocksDB calls run: inline or offload
-    #[arg(long, value_name = "WHERE", value_parser = placement)]
+    /// Where RocksDB calls run: inline, offload or own-thread
+    #[arg(long, value_name = "WHERE", value_parser = named::<Placement>)]
     placement: Option<Placement>,
     /// How segment files are written: native (as the runtime does file I/O) or inline (plain system calls)
-    #[arg(long, value_name = "HOW", value_parser = files)]
+    #[arg(long, value_name = "HOW", value_parser = named::<Files>)]
     files: Option<Files>,
     /// Threads of the blocking pools, all shards together
     #[arg(long, value_name = "N")]
@@ -70,14 +72,41 @@ struct ArmArgs {
     /// A segment is sealed when it would grow beyond this many bytes
     #[arg(long, value_name = "BYTES")]
     segment_bytes: Option<u64>,
+    /// Runtimes of the broker's roles: one, meta-apart, or three (connections, gRPC server, raft)
+    #[arg(long, value_name = "WHICH", value_parser = named::<Roles>)]
+    roles: Option<Roles>,
+    /// Threads of each runtime besides the connections'
+    #[arg(long, value_name = "N")]
+    role_threads: Option<usize>,
+    /// tokio-shared: hand epoll over before a long poll
+    #[arg(long, value_name = "BOOL")]
+    eager_handoff: Option<bool>,
+    /// Threads that burn CPU beside the server's
+    #[arg(long, value_name = "N")]
+    neighbours: Option<usize>,
+    /// Raft log writes that are on the disk before they count: none, log or all
+    #[arg(long, value_name = "WHICH", value_parser = named::<RaftSync>)]
+    raft_sync: Option<RaftSync>,
+    /// How the last applied log id is written: own-write, merged, no-wal or own-db
+    #[arg(long, value_name = "HOW", value_parser = named::<LastApplied>)]
+    last_applied: Option<LastApplied>,
+    /// Whether sessions are written to RocksDB when applied
+    #[arg(long, value_name = "BOOL")]
+    durable_sessions: Option<bool>,
+    /// Where the meta-service's databases lie: disk or memory
+    #[arg(long, value_name = "WHERE", value_parser = named::<MetaStore>)]
+    meta_store: Option<MetaStore>,
+    /// Most sessions that one proposal opens; 1 gathers nothing
+    #[arg(long, value_name = "N")]
+    session_batch: Option<u32>,
+    /// Nodes of the meta-service: 1, or 3 processes on loopback
+    #[arg(long, value_name = "N")]
+    nodes: Option<u32>,
 }
 
-fn placement(text: &str) -> Result<Placement, String> {
-    serde_json::from_value(json!(text)).map_err(|_| "choose inline or offload".into())
-}
-
-fn files(text: &str) -> Result<Files, String> {
-    serde_json::from_value(json!(text)).map_err(|_| "choose native or inline".into())
+/// A setting that is one of a few words.
+fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(json!(text)).map_err(|error| error.to_string())
 }
 
 impl ArmArgs {
@@ -97,6 +126,16 @@ impl ArmArgs {
         set(&mut settings.ring_entries, self.ring_entries);
         set(&mut settings.partitions, self.partitions);
         set(&mut settings.segment_bytes, self.segment_bytes);
+        set(&mut settings.roles, self.roles);
+        set(&mut settings.role_threads, self.role_threads);
+        set(&mut settings.eager_handoff, self.eager_handoff);
+        set(&mut settings.neighbours, self.neighbours);
+        set(&mut settings.raft_sync, self.raft_sync);
+        set(&mut settings.last_applied, self.last_applied);
+        set(&mut settings.durable_sessions, self.durable_sessions);
+        set(&mut settings.meta_store, self.meta_store);
+        set(&mut settings.session_batch, self.session_batch);
+        set(&mut settings.nodes, self.nodes);
     }
 }
 

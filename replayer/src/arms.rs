@@ -22,7 +22,7 @@
 
 mod row;
 
-use regauge_runtimes::settings::{Settings, Stack};
+use regauge_runtimes::settings::{Durability, RaftSync, Settings, Stack};
 use regauge_traces::study::ArmRecord;
 use row::Row;
 use serde::{Deserialize, Serialize};
@@ -234,10 +234,13 @@ impl Arm {
             }
             cpus.truncate(threads);
         }
+        let durability = row.durability.unwrap_or(base.durability);
+        // An arm that does not sync what it acknowledges does not sync the raft log either, unless it says so.
+        let raft_sync = if durability == Durability::None { RaftSync::None } else { base.raft_sync };
         Ok(Settings {
             threads,
             cpus,
-            durability: row.durability.unwrap_or(base.durability),
+            durability,
             placement: row.placement.unwrap_or(base.placement),
             files: row.files.unwrap_or(base.files),
             blocking_threads: row.blocking_threads.unwrap_or(base.blocking_threads),
@@ -245,6 +248,16 @@ impl Arm {
             ring_entries: row.ring_entries.unwrap_or(base.ring_entries),
             partitions: row.partitions.unwrap_or(base.partitions),
             segment_bytes: row.segment_bytes.unwrap_or(base.segment_bytes),
+            roles: row.roles.unwrap_or(base.roles),
+            role_threads: row.role_threads.unwrap_or(base.role_threads),
+            eager_handoff: row.eager_handoff.unwrap_or(base.eager_handoff),
+            neighbours: row.neighbours.unwrap_or(base.neighbours),
+            raft_sync: row.raft_sync.unwrap_or(raft_sync),
+            last_applied: row.last_applied.unwrap_or(base.last_applied),
+            durable_sessions: row.durable_sessions.unwrap_or(base.durable_sessions),
+            meta_store: row.meta_store.unwrap_or(base.meta_store),
+            session_batch: row.session_batch.unwrap_or(base.session_batch),
+            nodes: row.nodes.unwrap_or(base.nodes),
         })
     }
 }

@@ -16,6 +16,8 @@ pub mod segment;
 pub mod server;
 pub mod settings;
 pub mod shell;
+pub mod spans;
+pub mod stamps;
 
 mod compio;
 mod iowq;

@@ -39,6 +39,57 @@ pub enum Placement {
     Inline,
     /// On the runtime's own pool of blocking threads.
     Offload,
+    /// On one thread that does nothing else, in the order of the calls.
+    OwnThread,
+}
+
+/// Which runtimes the broker's roles run on. RobustMQ's roles: *broker* (connections and sessions), *server* (the gRPC
+/// server), *meta* (openraft).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Roles {
+    /// All on the connections' runtime; on a pinned stack server and meta on the runtime of shard 0.
+    One,
+    /// Server and meta on a runtime of their own.
+    MetaApart,
+    /// One runtime for each role, as RobustMQ deploys them.
+    Three,
+}
+
+/// Which writes of the raft log are on the disk before they count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RaftSync {
+    /// None: they are in RocksDB's WAL and the page cache (RobustMQ until 2026-08).
+    None,
+    /// Log entries, vote and committed; what the state machine writes is not (RobustMQ since).
+    Log,
+    /// Also what the state machine writes.
+    All,
+}
+
+/// How the id of the last applied log entry is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LastApplied {
+    /// With a write of its own after each applied batch, through the same write queue and WAL as the log (RobustMQ).
+    OwnWrite,
+    /// In the same write batch as what the entries changed.
+    Merged,
+    /// With a write of its own that skips the WAL.
+    NoWal,
+    /// With a write of its own into a database of its own.
+    OwnDb,
+}
+
+/// Where the meta-service's databases lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetaStore {
+    /// In the data directory.
+    Disk,
+    /// In memory (tmpfs), to see what the disk costs. Nothing is durable.
+    Memory,
 }
 
 /// How segment files are written.
@@ -75,6 +126,28 @@ pub struct Settings {
     pub partitions: u32,
     /// A segment is sealed when it would grow beyond this, bytes.
     pub segment_bytes: u64,
+    /// Which runtimes the roles run on.
+    pub roles: Roles,
+    /// Threads of each runtime besides the connections' (with `roles` other than `one`); pinned stacks have one.
+    pub role_threads: usize,
+    /// tokio-shared: hand epoll over before a long poll (`enable_eager_driver_handoff`, unstable in tokio).
+    pub eager_handoff: bool,
+    /// Threads that burn CPU beside the server's, on its CPUs, as RobustMQ's debug console did.
+    pub neighbours: usize,
+    /// Which writes of the raft log are on the disk before they count.
+    pub raft_sync: RaftSync,
+    /// How the last applied log id is written.
+    pub last_applied: LastApplied,
+    /// Whether sessions are written to RocksDB when applied; otherwise into memory alone, and read back from the raft
+    /// log after a restart (RobustMQ's `durable_sessions_enable`).
+    pub durable_sessions: bool,
+    /// Where the meta-service's databases lie.
+    pub meta_store: MetaStore,
+    /// Most sessions that one proposal opens: what waits while a proposal is under way goes together into the next one.
+    /// With 1 nothing is gathered, and every call is a proposal of its own.
+    pub session_batch: u32,
+    /// Nodes of the meta-service: 1, or 3 as processes of their own on loopback.
+    pub nodes: u32,
 }
 
 impl Default for Settings {
@@ -90,6 +163,16 @@ impl Default for Settings {
             ring_entries: 1024,
             partitions: 8,
             segment_bytes: 1 << 30,
+            roles: Roles::One,
+            role_threads: 1,
+            eager_handoff: false,
+            neighbours: 0,
+            raft_sync: RaftSync::Log,
+            last_applied: LastApplied::OwnWrite,
+            durable_sessions: true,
+            meta_store: MetaStore::Disk,
+            session_batch: 100,
+            nodes: 1,
         }
     }
 }

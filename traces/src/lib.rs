@@ -18,6 +18,7 @@ pub mod redact;
 pub mod schema;
 pub mod seal;
 pub mod span;
+pub mod stamps;
 pub mod study;
 pub mod synth;
 pub mod workload;

@@ -1,6 +1,6 @@
 //! One table of arms.toml: any of the settings, and those among them that no host can have.
 
-use regauge_runtimes::settings::{Durability, Files, Placement};
+use regauge_runtimes::settings::{Durability, Files, LastApplied, MetaStore, Placement, RaftSync, Roles};
 use serde::Deserialize;
 
 /// Largest submission queue that the kernel gives (IORING_MAX_ENTRIES).
@@ -25,6 +25,16 @@ pub(super) struct Row {
     pub ring_entries: Option<u32>,
     pub partitions: Option<u32>,
     pub segment_bytes: Option<u64>,
+    pub roles: Option<Roles>,
+    pub role_threads: Option<usize>,
+    pub eager_handoff: Option<bool>,
+    pub neighbours: Option<usize>,
+    pub raft_sync: Option<RaftSync>,
+    pub last_applied: Option<LastApplied>,
+    pub durable_sessions: Option<bool>,
+    pub meta_store: Option<MetaStore>,
+    pub session_batch: Option<u32>,
+    pub nodes: Option<u32>,
 }
 
 impl Row {
@@ -44,6 +54,16 @@ impl Row {
             ring_entries: self.ring_entries.or(d.ring_entries),
             partitions: self.partitions.or(d.partitions),
             segment_bytes: self.segment_bytes.or(d.segment_bytes),
+            roles: self.roles.or(d.roles),
+            role_threads: self.role_threads.or(d.role_threads),
+            eager_handoff: self.eager_handoff.or(d.eager_handoff),
+            neighbours: self.neighbours.or(d.neighbours),
+            raft_sync: self.raft_sync.or(d.raft_sync),
+            last_applied: self.last_applied.or(d.last_applied),
+            durable_sessions: self.durable_sessions.or(d.durable_sessions),
+            meta_store: self.meta_store.or(d.meta_store),
+            session_batch: self.session_batch.or(d.session_batch),
+            nodes: self.nodes.or(d.nodes),
         }
     }
 

@@ -1,0 +1,113 @@
+//! Stamps: what a stack noted about its own threads, tasks and calls during a run (`stamps.parquet`).
+//!
+//! The driver's samples say how long a request took; stamps say where. They are joined by the connection's port and byte
+//! offsets: a request whose packet ends at byte `sent_offset` of its connection was read by the first [`Event::Read`]
+//! whose `offset` is not less, and answered by the first [`Event::Reply`] whose `offset` is not less than the request's
+//! `reply_offset`. A raft proposal is joined by its id. All times are CLOCK_MONOTONIC, ns, as the driver's are.
+//!
+//! Sampling: polls, gaps and quick events are kept in one time slice of several, the same slices on all threads; slow
+//! ones are always kept, so that the tail is complete and the body cheap. [`StampsMeta`] says where the limits lay.
+
+use serde::{Deserialize, Serialize};
+
+/// What a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Bytes were read from a connection. `conn`, `port`, `offset` (all bytes read so far); `woken_ns`: the reading task
+    /// was woken; `started_ns`: it was polled; `resumed_ns`: the bytes went to the broker.
+    Read,
+    /// Bytes were written to a connection. `conn`, `port`, `offset` (all bytes written so far); `op`: the operation whose
+    /// completion released them, if any waited; `queued_ns`: put into the outbox; `finished_ns`: the kernel took them.
+    Reply,
+    /// An operation of the broker. `name` (meta, append, sync, roll, read, peer), `shard`, `op`; `after`: the operation
+    /// that it waited for; `conn`, `offset`: the read that caused it (meta and append); `proposal` of a meta call;
+    /// `queued_ns`: handed to the shell; `started_ns`, `finished_ns`: the blocking call, or null where a ring does it;
+    /// `woken_ns`: the waiting task was woken; `resumed_ns`: its result went to the broker.
+    Op,
+    /// A task was polled. `name` (role), `woken_ns` (null when it was polled unasked), `started_ns`, `finished_ns`;
+    /// `cpu_ns` and `run_delay_ns` of a long one.
+    Poll,
+    /// A thread was between two polls (asleep, or in its runtime's own code). `started_ns`, `finished_ns`,
+    /// `run_delay_ns`: how much of it the thread was ready to run but had no CPU. Kept only when that is long.
+    Gap,
+    /// A RocksDB call of the meta-service. `name` (raft_append, committed, vote, route, membership, set_last_applied,
+    /// other), `first`, `count`: log indexes; `queued_ns`, `started_ns`, `finished_ns`, `resumed_ns`; `cpu_ns` … `thread_wait_ns`.
+    Call,
+    /// A proposal. `proposal`, `first` (log index), and the moments `queued_ns` (its first call was queued),
+    /// `sent_ns` … `returned_ns`.
+    Proposal,
+}
+
+/// One row of stamps.parquet. What an event does not have is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // The fields are explained at the events that have them.
+pub struct Stamp {
+    pub event: Event,
+    pub name: &'static str,
+    /// OS thread id.
+    pub thread: u32,
+    pub shard: Option<u32>,
+    pub conn: Option<u64>,
+    pub port: Option<u32>,
+    pub offset: Option<u64>,
+    pub op: Option<u64>,
+    pub after: Option<u64>,
+    pub proposal: Option<u64>,
+    pub first: Option<u64>,
+    pub count: Option<u32>,
+    pub woken_ns: Option<u64>,
+    pub queued_ns: Option<u64>,
+    pub started_ns: Option<u64>,
+    pub finished_ns: Option<u64>,
+    pub resumed_ns: Option<u64>,
+    /// The batcher sent it.
+    pub sent_ns: Option<u64>,
+    /// The gRPC handler began.
+    pub received_ns: Option<u64>,
+    /// Handed to openraft.
+    pub proposed_ns: Option<u64>,
+    /// openraft answered.
+    pub committed_ns: Option<u64>,
+    /// The gRPC handler ended.
+    pub answered_ns: Option<u64>,
+    /// The client has the answer.
+    pub returned_ns: Option<u64>,
+    /// CPU time of the thread (CLOCK_THREAD_CPUTIME_ID).
+    pub cpu_ns: Option<u64>,
+    /// Time that the thread was ready to run and had no CPU (schedstat).
+    pub run_delay_ns: Option<u64>,
+    /// Times that it gave its CPU up.
+    pub voluntary: Option<u32>,
+    /// Times that it was taken from its CPU.
+    pub involuntary: Option<u32>,
+    /// PerfContext: writing the WAL.
+    pub wal_ns: Option<u64>,
+    /// PerfContext: writing the memtable.
+    pub memtable_ns: Option<u64>,
+    /// PerfContext: delayed by RocksDB (write stall, memtable switch).
+    pub delay_ns: Option<u64>,
+    /// PerfContext: waiting for other writers of the same queue.
+    pub thread_wait_ns: Option<u64>,
+}
+
+/// What the file's metadata says about how the stamps were taken.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StampsMeta {
+    /// `tsc` or `clock_gettime`.
+    pub clock: String,
+    /// Largest error of the clock's conversion to CLOCK_MONOTONIC, ns.
+    pub clock_error_ns: u64,
+    /// Length of a time slice, ns.
+    pub slice_ns: u64,
+    /// One slice in so many is kept whole.
+    pub slice_every: u32,
+    /// A wait from wake to poll of at least this is always kept, ns.
+    pub long_wait_ns: u64,
+    /// A poll of at least this is always kept, ns.
+    pub long_poll_ns: u64,
+    /// Stamps lost because a thread's buffer was full: the newest.
+    pub dropped: u64,
+    /// Threads: OS id, name, and the runtime's role (`broker`, `server`, `meta`, `all`, `blocking`, `own-thread`).
+    pub threads: Vec<(u32, String, String)>,
+}
