@@ -4,6 +4,8 @@
 //! it leaves out so far: replication.
 
 pub mod api;
+pub mod batcher;
+pub mod rpc;
 mod store;
 
 pub use store::{SESSION_PREFIX, Store, StoreError};
