@@ -196,7 +196,7 @@ pub enum Outcome {
 }
 
 /// Calls to the meta store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MetaCall {
     /// Open a session at CONNECT: read what is there and, in the same call, write the new record.
     OpenSession {
@@ -220,7 +220,7 @@ pub enum MetaCall {
 }
 
 /// Replies of the meta store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MetaReply {
     /// Of `OpenSession`: the stored record that lives on (subscriptions kept), if any.
     Opened(Option<SessionRecord>),
