@@ -6,6 +6,7 @@ mod analyze;
 mod completions;
 mod doctor;
 mod drive;
+mod meta;
 mod record;
 mod replay;
 mod report;
@@ -35,6 +36,7 @@ enum Verb {
     Record(record::Args),
     Trace(trace::Args),
     Serve(serve::Args),
+    Meta(meta::Args),
     Drive(drive::Args),
     Replay(replay::Args),
     Analyze(analyze::Args),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Record(args) => record::run(args),
         Verb::Trace(args) => trace::run(args),
         Verb::Serve(args) => serve::run(args),
+        Verb::Meta(args) => meta::run(args),
         Verb::Drive(args) => drive::run(args),
         Verb::Replay(args) => replay::run(args),
         Verb::Analyze(args) => analyze::run(args),

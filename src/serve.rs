@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use regauge_runtimes::settings::{
     Durability, Files, LastApplied, MetaStore, Placement, RaftSync, Roles, Settings, Stack,
 };
-use regauge_runtimes::{ServeConfig, Stop, serve};
+use regauge_runtimes::{Ready, ServeConfig, Stop, serve};
 use serde_json::json;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -23,6 +23,9 @@ pub struct Args {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
     listen: SocketAddr,
+    /// Address of the meta-service's gRPC
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    meta_listen: SocketAddr,
     /// Directory of sessions (RocksDB) and segment files; made when it is not there
     #[arg(long, value_name = "DIR", default_value = "regauge-data")]
     data: PathBuf,
@@ -31,6 +34,9 @@ pub struct Args {
     /// All settings as one JSON object (what arms.toml resolves to); flags override it
     #[arg(long, value_name = "JSON", help_heading = "Scripting")]
     settings: Option<String>,
+    /// Where the stamps of every effect and RocksDB call go (Parquet)
+    #[arg(long, value_name = "FILE", help_heading = "Scripting")]
+    stamps: Option<PathBuf>,
     /// Speak JSON lines on stdout and stop when stdin ends (how the replayer runs a stack)
     #[arg(long, help_heading = "Scripting")]
     machine: bool,
@@ -41,7 +47,7 @@ pub struct Args {
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Arm settings")]
-struct ArmArgs {
+pub struct ArmArgs {
     /// Shards: workers of tokio-shared, pinned runtimes of the others
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -139,24 +145,42 @@ impl ArmArgs {
     }
 }
 
-pub fn run(args: Args) -> Result<()> {
-    let mut settings: Settings = match &args.settings {
+/// What `--settings` and the flags say.
+pub fn settings_of(json: Option<&str>, flags: ArmArgs) -> Result<Settings> {
+    let mut settings: Settings = match json {
         Some(text) => serde_json::from_str(text).context("--settings is no valid JSON object of arm settings")?,
         None => Settings::default(),
     };
-    args.arm.apply(&mut settings);
-    let config = ServeConfig { stack: args.stack, settings, listen: args.listen, data: args.data };
-    let stop = stop_on(args.machine)?;
+    flags.apply(&mut settings);
+    Ok(settings)
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let settings = settings_of(args.settings.as_deref(), args.arm)?;
+    let config = ServeConfig {
+        stack: args.stack,
+        settings,
+        listen: args.listen,
+        meta_listen: args.meta_listen,
+        data: args.data,
+        stamps: args.stamps,
+        program: Some(std::env::current_exe().context("this program cannot be found again")?),
+    };
+    let stop = stop_on_signals()?;
+    if args.machine {
+        stop_at_end_of_stdin(stop.clone())?;
+    }
     let (machine, json, stack) = (args.machine, args.json, config.stack);
     let shown = config.settings.clone();
-    let ready = move |addr: SocketAddr| {
+    let ready = move |Ready { mqtt: addr, meta }: Ready| {
         let said = if machine {
-            crate::ui::print_json_line(&json!({"ready": {"addr": addr.to_string(), "pid": std::process::id()}}))
+            let (addr, meta, pid) = (addr.to_string(), meta.to_string(), std::process::id());
+            crate::ui::print_json_line(&json!({"ready": {"addr": addr, "meta": meta, "pid": pid}}))
         } else if json {
             Ok(())
         } else {
             crate::ui::print(&format!(
-                "{stack} serves MQTT on {addr} (durability {}, {} shard{}); Ctrl-C stops it",
+                "{stack} serves MQTT on {addr}, its meta-service on {meta} (durability {}, {} shard{}); Ctrl-C stops it",
                 shown.durability,
                 shown.threads,
                 if shown.threads == 1 { "" } else { "s" }
@@ -180,8 +204,8 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Stops on signals, and in machine mode also at the end of stdin.
-fn stop_on(machine: bool) -> Result<Stop> {
+/// Stops on signals.
+pub fn stop_on_signals() -> Result<Stop> {
     let stop = Stop::new();
     let flag = crate::ui::stop_flag()?;
     let watched = stop.clone();
@@ -191,15 +215,17 @@ fn stop_on(machine: bool) -> Result<Stop> {
         }
         watched.stop();
     })?;
-    if machine {
-        let watched = stop.clone();
-        std::thread::Builder::new().name("stdin".into()).spawn(move || {
-            let mut sink = [0; 256];
-            while matches!(std::io::stdin().read(&mut sink), Ok(n) if n > 0) {}
-            watched.stop();
-        })?;
-    }
     Ok(stop)
+}
+
+/// Stops when whoever started this process has no more to say: it ended, or asks so.
+pub fn stop_at_end_of_stdin(stop: Stop) -> Result<()> {
+    std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        let mut sink = [0; 256];
+        while matches!(std::io::stdin().read(&mut sink), Ok(n) if n > 0) {}
+        stop.stop();
+    })?;
+    Ok(())
 }
 
 fn summary(record: &serde_json::Value) -> String {

@@ -5,7 +5,7 @@
 //! (the replayer's gates do), except that a stack must run on its own back-end.
 
 use crate::server::ServeError;
-use crate::settings::{Durability, Files, Placement, Stack};
+use crate::settings::{Durability, Files, LastApplied, MetaStore, Placement, RaftSync, Roles, Stack};
 use crate::shell::ShellReport;
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
@@ -56,8 +56,43 @@ pub struct Attestation {
     pub placement: Placement,
     /// How segment files were written.
     pub files: Files,
+    /// Which runtimes the roles ran on.
+    pub roles: Roles,
+    /// Runtimes besides the connections', with what they were really given.
+    pub role_runtimes: Vec<RoleRecord>,
+    /// Whether tokio handed epoll over before long polls.
+    pub eager_handoff: bool,
+    /// Threads that burned CPU beside the server's, as seen while the shards ran.
+    pub neighbours: usize,
+    /// Which raft log writes were on the disk before they counted.
+    pub raft_sync: RaftSync,
+    /// How the last applied log id was written.
+    pub last_applied: LastApplied,
+    /// Whether sessions were written to RocksDB when applied.
+    pub durable_sessions: bool,
+    /// Where the meta-service's databases lay.
+    pub meta_store: MetaStore,
+    /// Most sessions that one proposal opened.
+    pub session_batch: u32,
+    /// Nodes of the meta-service that ran until the end.
+    pub nodes: u32,
     /// Kernel release.
     pub kernel: String,
+}
+
+/// What a runtime besides the connections' was really given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleRecord {
+    /// Its role: `meta` or `server`.
+    pub role: String,
+    /// Its threads.
+    pub threads: usize,
+    /// Threads that its blocking pool may start.
+    pub blocking_threads: usize,
+    /// Bounded io-wq workers of its ring, as the kernel confirmed; null without a ring.
+    pub iowq_bounded: Option<u32>,
+    /// Submission queue entries of its ring; null without a ring.
+    pub ring_entries: Option<u32>,
 }
 
 /// CPU time, switches and memory of the process so far.
@@ -105,11 +140,13 @@ pub fn attest(
     stack: Stack,
     settings: &crate::settings::Settings,
     report: &ShellReport,
+    nodes: u32,
 ) -> Result<Attestation, ServeError> {
     let seen = &report.observation;
     let back_end = if stack.needs_uring() {
-        if seen.rings < settings.threads {
-            let found = format!("{} io_uring instances were open for {} shards", seen.rings, settings.threads);
+        let runtimes = settings.threads + report.roles.len();
+        if seen.rings < runtimes {
+            let found = format!("{} io_uring instances were open for {runtimes} runtimes", seen.rings);
             return Err(ServeError::BackEnd { stack, required: "io_uring", found });
         }
         "io_uring"
@@ -132,6 +169,16 @@ pub fn attest(
         durability: settings.durability,
         placement: settings.placement,
         files: settings.files,
+        roles: settings.roles,
+        role_runtimes: report.roles.clone(),
+        eager_handoff: settings.eager_handoff,
+        neighbours: seen.threads.iter().filter(|thread| thread.name.starts_with("neighbour-")).count(),
+        raft_sync: settings.raft_sync,
+        last_applied: settings.last_applied,
+        durable_sessions: settings.durable_sessions,
+        meta_store: settings.meta_store,
+        session_batch: settings.session_batch,
+        nodes,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
     })
 }
@@ -202,9 +249,9 @@ mod tests {
     fn a_ring_stack_without_rings_is_refused() {
         let report =
             ShellReport { observation: Observation { epolls: 3, ..Observation::default() }, ..Default::default() };
-        let error = attest(Stack::Compio, &Settings::default(), &report).unwrap_err();
+        let error = attest(Stack::Compio, &Settings::default(), &report, 1).unwrap_err();
         assert!(error.to_string().contains("must run on io_uring, but 0 io_uring instances"), "{error}");
-        assert!(attest(Stack::TokioPinned, &Settings::default(), &report).is_ok());
+        assert!(attest(Stack::TokioPinned, &Settings::default(), &report, 1).is_ok());
     }
 
     #[test]

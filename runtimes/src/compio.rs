@@ -15,9 +15,12 @@ use crate::broker::Shard;
 use crate::broker::effect::{ConnId, Effect, Handover, Input, MetaCall, OpId, Outcome, PeerMsg, ShardId};
 use crate::drain::Progress;
 use crate::iowq::{self, Ring, WorkerCpus};
+use crate::meta::native::Pool;
+use crate::meta::rpc::net::Compio;
+use crate::meta::service::{Seat, Service};
 use crate::segment::{SyncFiles, create_segment};
 use crate::server::{Counters, ServeError, SocketCounters};
-use crate::settings::{Files, Placement};
+use crate::settings::Files;
 use crate::shell::{self, ConnIds, Node, PanicWatch, ShardSeed, ShellReport, ToShard};
 use bytes::Bytes;
 use compio::BufResult;
@@ -74,16 +77,19 @@ pub(crate) fn run(
     node: &Arc<Node>,
     seeds: Vec<ShardSeed>,
     listeners: Vec<net::TcpListener>,
+    seat: Seat,
     ready: impl FnOnce(),
 ) -> Result<ShellReport, ServeError> {
     iowq::require(node)?;
     let (senders, receivers): (Vec<_>, Vec<_>) = seeds.iter().map(|_| flume::unbounded()).unzip();
+    let service = Service::<Compio>::start(node, seat)?;
     let mut threads = Vec::new();
     for ((seed, listener), inbox) in seeds.into_iter().zip(listeners).zip(receivers) {
-        let (own_node, peers) = (Arc::clone(node), senders.clone());
+        let (own_node, own_service, peers) = (Arc::clone(node), Arc::clone(&service), senders.clone());
         let thread = std::thread::Builder::new().name(format!("shard-{}", seed.id)).spawn(move || {
             let _watch = PanicWatch::new(&own_node);
-            shard_main(&own_node, seed, listener, peers, inbox).inspect_err(|error| own_node.halt(error.to_string()))
+            shard_main(&own_node, &own_service, seed, listener, peers, inbox)
+                .inspect_err(|error| own_node.halt(error.to_string()))
         });
         match thread {
             Ok(thread) => threads.push(thread),
@@ -97,27 +103,31 @@ pub(crate) fn run(
     }
     let observation = node.wait();
     let mut report = ShellReport { observation, ..ShellReport::default() };
-    for thread in threads {
-        let panicked = |_| Err(node.runtime_error("a shard's thread panicked".to_owned()));
-        let (counters, ring) = thread.join().unwrap_or_else(panicked)?;
+    let panicked = |_| Err(node.runtime_error("a shard's thread panicked".to_owned()));
+    let shards: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect();
+    let ended = service.finish();
+    for shard in shards {
+        let (counters, ring) = shard?;
         report.counters += counters;
         report.blocking_threads += node.blocking_threads_per_shard();
         report.iowq_bounded = Some(ring.bounded);
         report.ring_entries = Some(ring.entries);
     }
     drop(workers);
-    Ok(report)
+    Ok(report.with(ended?))
 }
 
 /// One shard, from its start to its report.
 fn shard_main(
     node: &Arc<Node>,
+    service: &Arc<Service<Compio>>,
     seed: ShardSeed,
     listener: net::TcpListener,
     peers: Vec<Sender<Letter>>,
     inbox: Receiver<Letter>,
 ) -> Result<(Counters, Ring), ServeError> {
     node.bind_shard(&seed)?;
+    let seed_id = seed.id;
     let cannot = |error: io::Error| node.runtime_error(error.to_string());
     let (mut proactor, pool) = (ProactorBuilder::new(), node.blocking_threads_per_shard());
     proactor.driver_type(DriverType::IoUring).capacity(node.settings.ring_entries).thread_pool_limit(pool);
@@ -126,8 +136,11 @@ fn shard_main(
         let found = format!("compio chose its {:?} driver", runtime.driver_type());
         return Err(ServeError::BackEnd { stack: node.stack, required: "io_uring", found });
     }
-    let idle_threads = flume::bounded(pool);
-    while idle_threads.0.try_send(()).is_ok() {}
+    let own_node = Arc::clone(node);
+    let pool = Pool::new(pool, move || iowq::bind_pool_thread(&own_node, seed_id));
+    // One token for each thread, whoever has it do something.
+    let idle_threads = pool.idle.clone();
+    pool.attach();
     let counters = runtime.block_on(async {
         let end_of_accepting = listener.try_clone().map_err(cannot)?;
         let listener = TcpListener::from_std(listener).map_err(cannot)?;
@@ -151,11 +164,16 @@ fn shard_main(
         });
         spawn(&local, peer_loop(Rc::clone(&local), inbox)).detach();
         spawn(&local, accept_loop(Rc::clone(&local), listener)).detach();
+        // Before this there is nobody to answer calls; other shards' wait in the queue.
+        let meta = if seed_id == 0 { Some(service.join().await?) } else { None };
         node.shard_is_up();
         let ticks = spawn(&local, tick_loop(Rc::clone(&local)));
         ticks.await.map_err(|error| node.runtime_error(error.to_string()))?;
         shell::shut(&end_of_accepting);
         shutdown(&local).await;
+        if let Some(meta) = meta {
+            meta.end().await;
+        }
         let State { broker, sockets, .. } = &*local.state.borrow();
         Ok::<_, ServeError>(Counters { broker: broker.counters(), sockets: *sockets })
     })?;
@@ -249,7 +267,7 @@ fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
         Effect::Sync { op, partition, segment, after: _ } => sync(local, state, op, partition, segment),
         Effect::Roll { op, partition, segment, durable } => roll(local, state, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(local, state, op, partition, segment, at, len),
-        Effect::Meta { op, call, sync } => meta(local, state, op, call, sync),
+        Effect::Meta { op, call } => meta(local, state, op, call),
         Effect::Send { to, msg } => send_peer(local, state, to, msg),
         Effect::Migrate { conn, to, handover } => {
             if let Some(c) = state.conns.get_mut(&conn) {
@@ -363,13 +381,11 @@ fn read(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment:
     operate(local, state, op, async move { files.read(partition, segment, at, len).await.map(Outcome::Read) });
 }
 
-/// Calls the session store.
-fn meta(local: &Rc<Local>, state: &mut State, op: OpId, call: MetaCall, sync: bool) {
-    if local.node.settings.placement == Placement::Inline {
-        return complete(state, op, local.node.store.call(call, sync).map(Outcome::Meta));
-    }
-    let node = Arc::clone(&local.node);
-    operate(local, state, op, offload(local, move || node.store.call(call, sync).map(Outcome::Meta)));
+/// Calls the meta-service.
+fn meta(local: &Rc<Local>, state: &mut State, op: OpId, call: MetaCall) {
+    let client = local.node.meta.clone();
+    let work = async move { client.call(call).await.map(|(reply, _proposal)| Outcome::Meta(reply)) };
+    operate(local, state, op, work);
 }
 
 /// Tells the broker what came of an operation that was done at once.

@@ -6,8 +6,9 @@
 //! with its subscriptions, and for every partition and publisher the records in their order. What it leaves out: state in
 //! memory (retained messages, queues), which dies with the process on every stack.
 
+use crate::broker::effect::SessionRecord;
 use crate::broker::record::Record;
-use crate::meta::{Store, StoreError};
+use crate::meta::StoreError;
 use crate::recover::{list, walk_segment};
 use crate::segment::{Layout, SegmentError};
 use serde::{Deserialize, Serialize};
@@ -38,20 +39,20 @@ pub enum DigestError {
     Meta(#[from] StoreError),
 }
 
-/// Reads the whole state back and hashes it.
+/// Reads the segments back and hashes the whole state; `sessions` are those that the meta-service has read back, in the
+/// order of their client ids.
 ///
 /// # Errors
 /// When something cannot be read, a checksum is wrong, sequences have a gap, or a segment ends in a torn record.
-pub fn digest(layout: &Layout, partitions: u32, store: &Store) -> Result<Digest, DigestError> {
-    let (meta, sessions) = meta_digest(store)?;
+pub fn digest(layout: &Layout, partitions: u32, sessions: &[SessionRecord]) -> Result<Digest, DigestError> {
+    let (meta, sessions) = meta_digest(sessions);
     let (segments, records) = segments_digest(layout, partitions)?;
     Ok(Digest { meta, segments, records, sessions })
 }
 
-fn meta_digest(store: &Store) -> Result<(String, u64), StoreError> {
+fn meta_digest(stored: &[SessionRecord]) -> (String, u64) {
     let (mut hash, mut sessions) = (Sha256::new(), 0);
-    for session in store.sessions() {
-        let session = session?;
+    for session in stored {
         if session.expiry_s == 0 {
             continue;
         }
@@ -64,7 +65,7 @@ fn meta_digest(store: &Store) -> Result<(String, u64), StoreError> {
             hash.update([*options]);
         }
     }
-    Ok((hex(hash), sessions))
+    (hex(hash), sessions)
 }
 
 fn segments_digest(layout: &Layout, partitions: u32) -> Result<(String, u64), SegmentError> {
@@ -117,7 +118,6 @@ fn hex(hash: Sha256) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::broker::effect::{MetaCall, SessionRecord};
     use crate::segment::SyncFiles;
 
     /// Writes (publisher, ordinal, payload) into partition 1, rolling after `per_segment` records.
@@ -167,12 +167,9 @@ mod tests {
     #[test]
     fn sessions_count_without_the_time_of_leaving_and_without_transient_ones() {
         let digest_of = |records: &[SessionRecord]| {
-            let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(dir.path()).unwrap();
-            for record in records {
-                store.call(MetaCall::PutSession { record: record.clone() }, false).unwrap();
-            }
-            meta_digest(&store).unwrap()
+            let mut sorted = records.to_vec();
+            sorted.sort_by(|a, b| a.client.cmp(&b.client));
+            meta_digest(&sorted)
         };
         let session = |client: &str, expiry_s, qos, left_unix_s| SessionRecord {
             client: client.into(),

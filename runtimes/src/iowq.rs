@@ -11,7 +11,6 @@
 //! What this leaves out: workers for unbounded work (pipes, devices), of which a broker has none.
 
 use crate::affinity::{self, AffinityError};
-use crate::broker::effect::ShardId;
 use crate::server::ServeError;
 use crate::settings::Settings;
 use crate::shell::Node;
@@ -179,11 +178,11 @@ fn register(fd: RawFd, settings: &Settings) -> Result<Ring, RingError> {
 
 /// Binds the calling thread, one of a blocking pool, to the server's CPUs, and names it like tokio's; does so once. For
 /// runtimes that have no hook at the start of such threads.
-pub fn bind_pool_thread(node: &Node, shard: ShardId) {
+pub fn bind_pool_thread(node: &Node, of: impl std::fmt::Display) {
     thread_local!(static BOUND: Cell<bool> = const { Cell::new(false) });
     if !BOUND.replace(true) {
         node.bind_blocking_thread();
-        if let Ok(name) = CString::new(format!("blocking-{shard}")) {
+        if let Ok(name) = CString::new(format!("blocking-{of}")) {
             // Without it the thread bears its parent's name: less clear, not wrong.
             let _unnamed = rustix::thread::set_name(&name);
         }

@@ -19,12 +19,14 @@ pub mod shell;
 pub mod spans;
 pub mod stamps;
 
+mod check;
 mod compio;
 mod iowq;
 mod monoio;
+mod neighbours;
 mod serve;
 mod tokio_pinned;
 mod tokio_shared;
 
 pub use serve::serve;
-pub use server::{ServeConfig, ServeError, ServerRecord, Stop};
+pub use server::{Ready, ServeConfig, ServeError, ServerRecord, Stop};

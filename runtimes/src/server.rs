@@ -11,7 +11,7 @@ use crate::segment::SegmentError;
 use crate::settings::{Settings, Stack};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,8 +25,39 @@ pub struct ServeConfig {
     pub settings: Settings,
     /// Where to listen; port 0 lets the kernel choose.
     pub listen: SocketAddr,
+    /// Where the meta-service's gRPC listens; port 0 lets the kernel choose.
+    #[serde(default = "any_port")]
+    pub meta_listen: SocketAddr,
     /// The data directory; created when it is missing, recovered when it is not.
     pub data: PathBuf,
+    /// Where the stamps go, if they are wanted.
+    #[serde(default)]
+    pub stamps: Option<PathBuf>,
+    /// The program whose verb `meta` runs one node of the meta-service: `regauge`. Only [`Settings::nodes`] beyond one
+    /// needs it.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
+}
+
+impl ServeConfig {
+    /// On free ports of the loopback interface, without stamps.
+    pub fn local(stack: Stack, settings: Settings, data: PathBuf) -> ServeConfig {
+        let listen = any_port();
+        ServeConfig { stack, settings, listen, meta_listen: listen, data, stamps: None, program: None }
+    }
+}
+
+fn any_port() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// Where a running server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// For MQTT.
+    pub mqtt: SocketAddr,
+    /// For the meta-service's gRPC.
+    pub meta: SocketAddr,
 }
 
 /// Asks a running server to end. Clones share one flag.

@@ -6,11 +6,12 @@
 //! runtime does in its own idiom, which is what Regauge compares.
 
 use crate::affinity::{self, AffinityError};
-use crate::attest::{self, Observation};
-use crate::broker::effect::{ConnId, Handover, Now, PeerMsg, ShardId};
+use crate::attest::{self, Observation, RoleRecord};
+use crate::broker::effect::{ConnId, Handover, Now, PeerMsg, SessionRecord, ShardId};
 use crate::broker::{BrokerConfig, PartitionState};
 use crate::drain::{Drain, Progress};
-use crate::meta::Store;
+use crate::meta::batcher::MetaClient;
+use crate::meta::service::Ended;
 use crate::segment::Layout;
 use crate::server::{Counters, ServeError, Stop};
 use crate::settings::{Settings, Stack};
@@ -48,8 +49,8 @@ pub struct Node {
     pub settings: Settings,
     /// Where segment files lie.
     pub layout: Layout,
-    /// The session store.
-    pub store: Store,
+    /// The way to the meta-service.
+    pub meta: MetaClient,
     stop: Stop,
     ending: AtomicBool,
     shards_up: AtomicUsize,
@@ -81,8 +82,19 @@ pub struct ShellReport {
     pub iowq_bounded: Option<u32>,
     /// Submission queue entries per ring; `None` without a ring.
     pub ring_entries: Option<u32>,
+    /// Runtimes of roles besides the connections'.
+    pub roles: Vec<RoleRecord>,
+    /// What the meta-service has stored, read back after its end.
+    pub sessions: Vec<SessionRecord>,
     /// Threads and descriptors, seen while the shards still ran: what [`Node::wait`] returned.
     pub observation: Observation,
+}
+
+impl ShellReport {
+    /// Adds what the meta-service leaves behind.
+    pub(crate) fn with(self, ended: Ended) -> ShellReport {
+        ShellReport { roles: ended.roles, sessions: ended.sessions, ..self }
+    }
 }
 
 /// What travels between shards that own their state: the channel's element on every pinned stack.
@@ -108,14 +120,14 @@ pub enum ToShard {
 
 impl Node {
     /// Of `serve`, once everything that may fail early has not.
-    pub(crate) fn new(stack: Stack, settings: Settings, layout: Layout, store: Store, stop: Stop) -> Node {
+    pub(crate) fn new(stack: Stack, settings: Settings, layout: Layout, meta: MetaClient, stop: Stop) -> Node {
         // The shards of a pinned stack report one by one, those of a shared one together.
         let reporters = if stack.is_pinned() { settings.threads } else { 1 };
         Node {
             stack,
             settings,
             layout,
-            store,
+            meta,
             stop,
             ending: AtomicBool::new(false),
             shards_up: AtomicUsize::new(0),
@@ -142,13 +154,7 @@ impl Node {
 
     /// Waits until `shards` shards are up or one has failed. True when they are.
     pub fn wait_until_up(&self, shards: usize) -> bool {
-        while !self.is_ending() {
-            if self.shards_up.load(Ordering::Acquire) >= shards {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        false
+        self.wait_until(|| self.shards_up.load(Ordering::Acquire) >= shards)
     }
 
     /// Waits, on the main thread, until the run must end (asked to stop, or halted), looks at threads and descriptors
@@ -192,6 +198,17 @@ impl Node {
         if let Err(error) = affinity::bind_thread(&self.settings.cpus) {
             self.halt(format!("a blocking thread could not be bound to the server's CPUs: {error}"));
         }
+    }
+
+    /// Waits on the calling thread until `is_so`. False when the run ends before.
+    pub fn wait_until(&self, is_so: impl Fn() -> bool) -> bool {
+        while !self.is_ending() {
+            if is_so() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
     }
 
     /// Blocking threads of each shard's own pool: an equal share, at least one.
@@ -294,6 +311,17 @@ pub fn listen(addr: SocketAddr, count: usize) -> Result<(Vec<TcpListener>, Socke
         listeners.push(bind(addr, true).map_err(failed)?);
     }
     Ok((listeners, addr))
+}
+
+/// Binds one listener.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub fn listen_once(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { addr, source };
+    let listener = bind(addr, false).map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
 }
 
 fn bind(addr: SocketAddr, share_port: bool) -> std::io::Result<TcpListener> {

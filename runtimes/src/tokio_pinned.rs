@@ -18,7 +18,7 @@
 //! | `send` | puts bytes into a connection's outbox |
 //! | `flush`, `write_loop` | write outboxes to sockets |
 //! | `append`, `sync`, `roll`, `read` | segment files |
-//! | `meta` | the session store |
+//! | `meta` | the meta-service |
 //! | `peer_loop`, `send_peer` | messages between shards |
 //! | `migrate`, `adopt` | a connection moves to the shard of its session |
 //! | `tick_loop` | time passes, and the end is noticed |
@@ -29,9 +29,11 @@
 use crate::broker::Shard;
 use crate::broker::effect::{ConnId, Effect, Handover, Input, MetaCall, OpId, Outcome, PeerMsg, ShardId};
 use crate::drain::Progress;
+use crate::meta::rpc::net::Tokio;
+use crate::meta::service::{Seat, Service};
 use crate::segment::SyncFiles;
 use crate::server::{Counters, ServeError, SocketCounters};
-use crate::settings::{Files, Placement};
+use crate::settings::Files;
 use crate::shell::{self, ConnIds, Node, PanicWatch, ShardSeed, ShellReport, ToShard};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -83,15 +85,18 @@ pub(crate) fn run(
     node: &Arc<Node>,
     seeds: Vec<ShardSeed>,
     listeners: Vec<net::TcpListener>,
+    seat: Seat,
     ready: impl FnOnce(),
 ) -> Result<ShellReport, ServeError> {
     let (senders, receivers): (Vec<_>, Vec<_>) = seeds.iter().map(|_| unbounded_channel()).unzip();
+    let service = Service::<Tokio>::start(node, seat)?;
     let mut threads = Vec::new();
     for ((seed, listener), inbox) in seeds.into_iter().zip(listeners).zip(receivers) {
-        let (own_node, peers) = (Arc::clone(node), senders.clone());
+        let (own_node, own_service, peers) = (Arc::clone(node), Arc::clone(&service), senders.clone());
         let thread = std::thread::Builder::new().name(format!("shard-{}", seed.id)).spawn(move || {
             let _watch = PanicWatch::new(&own_node);
-            shard_main(&own_node, seed, listener, peers, inbox).inspect_err(|error| own_node.halt(error.to_string()))
+            shard_main(&own_node, &own_service, seed, listener, peers, inbox)
+                .inspect_err(|error| own_node.halt(error.to_string()))
         });
         match thread {
             Ok(thread) => threads.push(thread),
@@ -104,23 +109,27 @@ pub(crate) fn run(
     }
     let observation = node.wait();
     let mut report = ShellReport { observation, ..ShellReport::default() };
-    for thread in threads {
-        let panicked = |_| Err(node.runtime_error("a shard's thread panicked".to_owned()));
-        report.counters += thread.join().unwrap_or_else(panicked)?;
+    let panicked = |_| Err(node.runtime_error("a shard's thread panicked".to_owned()));
+    let shards: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect();
+    let ended = service.finish();
+    for counters in shards {
+        report.counters += counters?;
         report.blocking_threads += node.blocking_threads_per_shard();
     }
-    Ok(report)
+    Ok(report.with(ended?))
 }
 
 /// One shard, from its start to its report.
 fn shard_main(
     node: &Arc<Node>,
+    service: &Arc<Service<Tokio>>,
     seed: ShardSeed,
     listener: net::TcpListener,
     peers: Vec<UnboundedSender<ToShard>>,
     inbox: UnboundedReceiver<ToShard>,
 ) -> Result<Counters, ServeError> {
     node.bind_shard(&seed)?;
+    let seed_id = seed.id;
     let cannot = |error: io::Error| node.runtime_error(error.to_string());
     let blocking_node = Arc::clone(node);
     let runtime = Builder::new_current_thread()
@@ -153,11 +162,16 @@ fn shard_main(
         });
         let _peers = spawn(&local, peer_loop(Rc::clone(&local), inbox));
         let acceptor = spawn(&local, accept_loop(Rc::clone(&local), listener));
+        // Before this there is nobody to answer calls; other shards' wait in the queue.
+        let meta = if seed_id == 0 { Some(service.join().await?) } else { None };
         node.shard_is_up();
         let ticks = spawn(&local, tick_loop(Rc::clone(&local)));
         ticks.await.map_err(|error| node.runtime_error(error.to_string()))?;
         acceptor.abort();
         shutdown(&local).await;
+        if let Some(meta) = meta {
+            meta.end().await;
+        }
         let state = local.state.borrow();
         Ok(Counters { broker: state.broker.counters(), sockets: state.sockets })
     })
@@ -262,7 +276,7 @@ fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
         Effect::Sync { op, partition, segment, after: _ } => sync(local, state, op, partition, segment),
         Effect::Roll { op, partition, segment, durable } => roll(local, state, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(local, state, op, partition, segment, at, len),
-        Effect::Meta { op, call, sync } => meta(local, state, op, call, sync),
+        Effect::Meta { op, call } => meta(local, state, op, call),
         Effect::Send { to, msg } => send_peer(local, state, to, msg),
         Effect::Migrate { conn, to, handover } => {
             if let Some(c) = state.conns.get_mut(&conn) {
@@ -349,11 +363,14 @@ fn read(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment:
     operate(local, state, op, inline, move || files.read(partition, segment, at, len).map(Outcome::Read));
 }
 
-/// Calls the session store.
-fn meta(local: &Rc<Local>, state: &mut State, op: OpId, call: MetaCall, sync: bool) {
-    let node = Arc::clone(&local.node);
-    let inline = local.node.settings.placement == Placement::Inline;
-    operate(local, state, op, inline, move || node.store.call(call, sync).map(Outcome::Meta));
+/// Calls the meta-service.
+fn meta(local: &Rc<Local>, state: &mut State, op: OpId, call: MetaCall) {
+    state.progress.in_flight += 1;
+    let own = Rc::clone(local);
+    spawn(local, async move {
+        let result = own.node.meta.call(call).await.map(|(reply, _proposal)| Outcome::Meta(reply));
+        feed(&own, Input::Done { op, result });
+    });
 }
 
 /// Performs a blocking operation, here or on the blocking pool, and tells the broker what came of it.

@@ -11,9 +11,11 @@
 use crate::broker::Shard;
 use crate::broker::effect::{ConnId, Effect, Handover, Input, MetaCall, OpId, Outcome, PeerMsg, ShardId};
 use crate::drain::Progress;
+use crate::meta::rpc::net::Tokio;
+use crate::meta::service::{Seat, Service};
 use crate::segment::SyncFiles;
 use crate::server::{Counters, ServeError, SocketCounters};
-use crate::settings::{Files, Placement};
+use crate::settings::Files;
 use crate::shell::{self, ConnIds, Node, PanicWatch, ShardSeed, ShellReport};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -82,30 +84,33 @@ pub(crate) fn run(
     node: &Arc<Node>,
     seeds: Vec<ShardSeed>,
     listeners: Vec<net::TcpListener>,
+    seat: Seat,
     ready: impl FnOnce(),
 ) -> Result<ShellReport, ServeError> {
     let cannot = |error: io::Error| node.runtime_error(error.to_string());
     // Workers and blocking threads inherit the CPUs of the process.
-    let runtime = Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(node.settings.threads)
-        .max_blocking_threads(node.settings.blocking_threads)
-        .thread_name("tokio-worker")
-        .build()
-        .map_err(cannot)?;
-    let main = runtime.spawn(shard_main(Arc::clone(node), seeds, listeners));
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().worker_threads(node.settings.threads).max_blocking_threads(node.settings.blocking_threads);
+    if node.settings.eager_handoff {
+        builder.enable_eager_driver_handoff();
+    }
+    let runtime = builder.thread_name("tokio-worker").build().map_err(cannot)?;
+    let service = Service::<Tokio>::start(node, seat)?;
+    let main = runtime.spawn(shard_main(Arc::clone(node), Arc::clone(&service), seeds, listeners));
     if node.wait_until_up(1) {
         ready();
     }
     let observation = node.wait();
-    let counters = runtime.block_on(main).map_err(|error| node.runtime_error(error.to_string()))??;
-    let blocking_threads = node.settings.blocking_threads;
-    Ok(ShellReport { counters, observation, blocking_threads, ..ShellReport::default() })
+    let counters = runtime.block_on(main).map_err(|error| node.runtime_error(error.to_string()));
+    let ended = service.finish();
+    let (counters, blocking_threads) = (counters??, node.settings.blocking_threads);
+    Ok(ShellReport { counters, observation, blocking_threads, ..ShellReport::default() }.with(ended?))
 }
 
 /// All shards, from their start to their report.
 async fn shard_main(
     node: Arc<Node>,
+    service: Arc<Service<Tokio>>,
     seeds: Vec<ShardSeed>,
     listeners: Vec<net::TcpListener>,
 ) -> Result<Counters, ServeError> {
@@ -127,6 +132,7 @@ async fn shard_main(
         let listener = TcpListener::from_std(listener).map_err(cannot)?;
         acceptors.push(spawn(&shared, accept_loop(Arc::clone(&shared), listener)));
     }
+    let meta = service.join().await.inspect_err(|error| node.halt(error.to_string()))?;
     node.shard_is_up();
     let ticks = spawn(&shared, tick_loop(Arc::clone(&shared)));
     ticks.await.map_err(|error| node.runtime_error(error.to_string()))?;
@@ -134,6 +140,7 @@ async fn shard_main(
         acceptor.abort();
     }
     shutdown(&shared).await;
+    meta.end().await;
     let mut counters = Counters { sockets: *lock(&shared.sockets), ..Counters::default() };
     for shard in &shared.shards {
         counters.broker += lock(shard).broker.counters();
@@ -251,7 +258,7 @@ fn perform(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, effect: Eff
         Effect::Sync { op, partition, segment, after: _ } => sync(shared, state, turn, op, partition, segment),
         Effect::Roll { op, partition, segment, durable } => roll(shared, state, turn, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(shared, state, turn, op, partition, segment, at, len),
-        Effect::Meta { op, call, sync } => meta(shared, state, turn, op, call, sync),
+        Effect::Meta { op, call } => meta(shared, state, op, call),
         Effect::Send { to, msg } => send_peer(shared, state, turn, to, msg),
         Effect::Migrate { conn, to, handover } => migrate(state, turn, conn, to, handover),
         Effect::Halt { reason } => shared.node.halt(reason),
@@ -365,11 +372,14 @@ fn read(
     operate(shared, state, turn, op, inline, move || files.read(partition, segment, at, len).map(Outcome::Read));
 }
 
-/// Calls the session store.
-fn meta(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, op: OpId, call: MetaCall, sync: bool) {
-    let node = Arc::clone(&shared.node);
-    let inline = node.settings.placement == Placement::Inline;
-    operate(shared, state, turn, op, inline, move || node.store.call(call, sync).map(Outcome::Meta));
+/// Calls the meta-service.
+fn meta(shared: &Arc<Shared>, state: &mut State, op: OpId, call: MetaCall) {
+    state.progress.in_flight += 1;
+    let (own, at) = (Arc::clone(shared), state.id);
+    spawn(shared, async move {
+        let result = own.node.meta.call(call).await.map(|(reply, _proposal)| Outcome::Meta(reply));
+        feed(&own, at, Input::Done { op, result });
+    });
 }
 
 /// Performs a blocking operation, on this worker once the shard is released or on the blocking pool, and tells the

@@ -13,8 +13,8 @@ const TOKIO: [Stack; 2] = [Stack::TokioShared, Stack::TokioPinned];
 
 fn refused(stack: Stack, settings: Settings, listen: SocketAddr, data: &Path) -> ServeError {
     let stop = Stop::new();
-    let config = ServeConfig { stack, settings, listen, data: data.to_owned() };
-    serve(config, stop, |addr| panic!("it serves on {addr}")).expect_err("it cannot serve")
+    let config = ServeConfig { listen, ..ServeConfig::local(stack, settings, data.to_owned()) };
+    serve(config, stop, |at| panic!("it serves on {}", at.mqtt)).expect_err("it cannot serve")
 }
 
 fn any_port() -> SocketAddr {

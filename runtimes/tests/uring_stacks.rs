@@ -47,7 +47,7 @@ fn expect(socket: &mut TcpStream, reply: [u8; 4]) {
 fn refused(stack: Stack, settings: Settings) -> String {
     let dir = tempfile::tempdir().unwrap();
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    let config = ServeConfig { stack, settings, listen, data: dir.path().to_owned() };
+    let config = ServeConfig { listen, ..ServeConfig::local(stack, settings, dir.path().to_owned()) };
     let stop = Stop::new();
     let own_stop = stop.clone();
     serve(config, stop, move |_| own_stop.stop()).expect_err("the stack starts").to_string()

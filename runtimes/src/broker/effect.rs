@@ -154,8 +154,6 @@ pub enum Effect {
         op: OpId,
         /// What to do there.
         call: MetaCall,
-        /// Whether its write must be on the disk before it completes.
-        sync: bool,
     },
     /// Say something to another shard.
     Send {
@@ -196,7 +194,7 @@ pub enum Outcome {
 }
 
 /// Calls to the meta store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MetaCall {
     /// Open a session at CONNECT: read what is there and, in the same call, write the new record.
     OpenSession {
@@ -220,7 +218,7 @@ pub enum MetaCall {
 }
 
 /// Replies of the meta store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MetaReply {
     /// Of `OpenSession`: the stored record that lives on (subscriptions kept), if any.
     Opened(Option<SessionRecord>),

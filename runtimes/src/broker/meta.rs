@@ -6,7 +6,6 @@
 use super::broker::Broker;
 use super::effect::{Effect, MetaCall, MetaReply, OpId};
 use super::ops::Op;
-use crate::settings::Durability;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -32,9 +31,7 @@ impl Broker {
     }
 
     fn emit_meta(&mut self, op: OpId, call: MetaCall) {
-        // As segments are written: on the disk before the acknowledgement, or not.
-        let sync = self.config.durability == Durability::Fdatasync;
-        self.fx.push(Effect::Meta { op, call, sync });
+        self.fx.push(Effect::Meta { op, call });
     }
 
     /// A call was answered.

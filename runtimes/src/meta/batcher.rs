@@ -5,8 +5,9 @@
 //! become proposals of their own, at once and side by side. A caller waits while the queue is full; no call is lost: each
 //! gets its reply or the sentence that says why there is none.
 
+use super::raft::PROPOSAL_BYTES_MAX;
+use super::rpc::Client;
 use super::rpc::net::{Net, Tasks};
-use super::rpc::{Client, PROPOSAL_BYTES_MAX};
 use crate::broker::effect::{MetaCall, MetaReply};
 use crate::spans;
 use crate::stamps::{self, Mark, Role};
@@ -21,7 +22,7 @@ use tracing::{Instrument, Span};
 pub const QUEUE_MAX: usize = 5000;
 /// Ids below belong to proposers outside of this process.
 const OWN_IDS: u64 = 1 << 63;
-/// A gathered proposal stays this far below the limit of a proposal: half of it, since sizes are estimated.
+/// A gathered proposal stays this far below the limit of a proposal, since sizes are estimated.
 const GATHERED_BYTES_MAX: usize = PROPOSAL_BYTES_MAX / 2;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(OWN_IDS);

@@ -5,13 +5,13 @@
 
 use super::native::Pool;
 use super::rpc::net::{Compio, Monoio, Net, Tokio};
+use crate::affinity;
 use crate::attest::RoleRecord;
 use crate::iowq::{self, Ring};
 use crate::server::ServeError;
 use crate::settings::Stack;
 use crate::shell::{Node, PanicWatch};
 use crate::stamps::{self, Role};
-use crate::affinity;
 use compio::driver::{DriverType, ProactorBuilder};
 use futures::future::BoxFuture;
 use monoio::blocking::DefaultThreadPool;
@@ -27,8 +27,12 @@ pub(crate) trait Host: Net {
     ///
     /// # Errors
     /// When its thread cannot be started; what fails on the thread halts the node.
-    fn start(node: &Arc<Node>, name: &'static str, nth: usize, main: BoxFuture<'static, ()>)
-    -> Result<Hosted, ServeError>;
+    fn start(
+        node: &Arc<Node>,
+        name: &'static str,
+        nth: usize,
+        main: BoxFuture<'static, ()>,
+    ) -> Result<Hosted, ServeError>;
 }
 
 /// A role's runtime.
@@ -143,11 +147,7 @@ fn watch(node: &Arc<Node>, main: BoxFuture<'static, ()>) -> impl Future<Output =
     watch_over(PanicWatch::new(node), main)
 }
 
-fn on_tokio(
-    node: &Arc<Node>,
-    name: &'static str,
-    main: BoxFuture<'static, ()>,
-) -> Result<Option<Ring>, ServeError> {
+fn on_tokio(node: &Arc<Node>, name: &'static str, main: BoxFuture<'static, ()>) -> Result<Option<Ring>, ServeError> {
     let blocking_node = Arc::clone(node);
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -182,11 +182,7 @@ fn on_monoio(
     Ok(Some(ring))
 }
 
-fn on_compio(
-    node: &Arc<Node>,
-    name: &'static str,
-    main: BoxFuture<'static, ()>,
-) -> Result<Option<Ring>, ServeError> {
+fn on_compio(node: &Arc<Node>, name: &'static str, main: BoxFuture<'static, ()>) -> Result<Option<Ring>, ServeError> {
     let (mut proactor, pool) = (ProactorBuilder::new(), node.blocking_threads_per_shard());
     proactor.driver_type(DriverType::IoUring).capacity(node.settings.ring_entries).thread_pool_limit(pool);
     let make = || -> io::Result<_> { compio::runtime::RuntimeBuilder::new().with_proactor(proactor).build() };

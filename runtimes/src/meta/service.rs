@@ -21,12 +21,13 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the broker tries to get an answer: longer than elections, shorter than [`shell::DRAIN_LIMIT`].
 const GIVE_UP: Duration = Duration::from_secs(20);
 /// How long a cluster may take to choose its first leader.
 const LEADER_LIMIT: Duration = Duration::from_secs(60);
+const LEADER_STEP: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(1);
 
 /// What the roles start from: bound and opened before any runtime.
@@ -162,7 +163,7 @@ impl<N: Host> Service<N> {
             up.server = Some(server.map_err(|error| format!("the gRPC server cannot start: {error}"))?);
         }
         if let Some((raft, tasks)) = &up.raft {
-            raft.wait_for_leader(LEADER_LIMIT).await?;
+            self.wait_for_leader(raft).await?;
             tasks.spawn(Role::Raft, watch(Arc::clone(&self.node), raft.clone(), tasks.clone()));
             self.reach(Phase::Led);
         }
@@ -191,6 +192,21 @@ impl<N: Host> Service<N> {
         let raft = raft.map_err(|error| error.to_string())?;
         let _first = self.raft.set(raft.clone());
         Ok((raft, tasks))
+    }
+
+    async fn wait_for_leader(&self, raft: &RaftNode<N::Native>) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            // In short steps, so that a run that ends before it began does not wait for them.
+            match raft.wait_for_leader(LEADER_STEP).await {
+                Ok(_) => return Ok(()),
+                Err(reason) => {
+                    if self.node.is_ending() || raft.failure().is_some() || started.elapsed() > LEADER_LIMIT {
+                        return Err(self.node.failure().or(raft.failure()).unwrap_or(reason));
+                    }
+                }
+            }
+        }
     }
 
     /// Where the nodes listen: this one first.

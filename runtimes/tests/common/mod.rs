@@ -56,9 +56,9 @@ impl Server {
     pub fn start(stack: Stack, settings: Settings, data: &Path) -> Server {
         let turn = Turn::take();
         let (stop, (ready, addr)) = (Stop::new(), mpsc::channel());
-        let config = ServeConfig { stack, settings, listen: (Ipv4Addr::LOCALHOST, 0).into(), data: data.to_owned() };
+        let config = ServeConfig::local(stack, settings, data.to_owned());
         let own_stop = stop.clone();
-        let thread = std::thread::spawn(move || serve(config, own_stop, |addr| ready.send(addr).unwrap()));
+        let thread = std::thread::spawn(move || serve(config, own_stop, |at| ready.send(at.mqtt).unwrap()));
         match addr.recv_timeout(LIMIT) {
             Ok(addr) => Server { addr, stop, thread, _turn: turn },
             Err(_) => panic!("{stack} did not become ready: {:?}", thread.join().unwrap()),

@@ -15,6 +15,8 @@ pub use client::{Client, RaftTransport};
 pub use link::{Channel, Links};
 pub use server::Server;
 
+use super::network::MESSAGE_BYTES_MAX;
+
 /// The generated code.
 #[allow(missing_docs, clippy::all, reason = "generated")]
 pub mod pb {
@@ -23,7 +25,5 @@ pub mod pb {
 
 /// Largest proposal, bytes as encoded. tonic's own default for a message, which RobustMQ keeps.
 pub const PROPOSAL_BYTES_MAX: usize = 4 << 20;
-/// Most calls of one proposal.
-pub const PROPOSAL_CALLS_MAX: usize = 10_000;
-/// Largest message between nodes: entries that a follower lacks travel together, a snapshot as a whole.
-pub const RAFT_BYTES_MAX: usize = 1 << 30;
+/// Largest message between nodes, bytes as encoded: with room for what protobuf adds.
+pub const RAFT_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 1024;

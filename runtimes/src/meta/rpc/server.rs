@@ -1,7 +1,7 @@
 //! The gRPC server: HTTP/2 by hyper, one task per connection and one per call, in front of a [`Core`].
 
 use super::net::{Net, Tasks};
-use super::{PROPOSAL_BYTES_MAX, PROPOSAL_CALLS_MAX, RAFT_BYTES_MAX, convert, pb, status};
+use super::{PROPOSAL_BYTES_MAX, RAFT_BYTES_MAX, convert, pb, status};
 use crate::meta::api::{Core, ProposeError, RaftRpc};
 use crate::shell;
 use crate::stamps::{self, Mark, Role};
@@ -133,13 +133,6 @@ impl<C> fmt::Debug for Handler<C> {
 
 impl<C: Core> Handler<C> {
     async fn propose_all(&self, id: u64, calls: Vec<pb::Call>) -> Result<Vec<pb::Reply>, Status> {
-        if calls.is_empty() {
-            return Err(Status::invalid_argument("a proposal without calls; give at least one"));
-        }
-        if calls.len() > PROPOSAL_CALLS_MAX {
-            let reason = format!("a proposal of {} calls is beyond the {PROPOSAL_CALLS_MAX} allowed", calls.len());
-            return Err(status::out(&ProposeError::Beyond(format!("{reason}; propose fewer calls at once"))));
-        }
         let calls: Result<Vec<_>, _> = calls.into_iter().map(convert::call_in).collect();
         let calls = calls.map_err(|what| Status::invalid_argument(format!("the proposal holds {what}")))?;
         match self.core.propose(id, calls).await {

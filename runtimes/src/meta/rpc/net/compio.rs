@@ -1,6 +1,7 @@
 //! compio's sockets: recv and send through the ring, behind buffers that hyper's polling interface needs.
 
 use super::{Handle, Net};
+use crate::meta::native::CompioNative;
 use compio::net::{TcpListener, TcpStream};
 use cyper_core::HyperStream;
 use send_wrapper::SendWrapper;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub struct Compio;
 
 impl Net for Compio {
+    type Native = CompioNative;
     type Io = HyperStream<TcpStream>;
     type Listener = SendWrapper<TcpListener>;
 

@@ -12,6 +12,7 @@ pub use self::compio::Compio;
 pub use self::monoio::Monoio;
 pub use self::tokio::Tokio;
 
+use crate::meta::native::Native;
 use crate::shell;
 use crate::stamps::{self, Role};
 use std::collections::HashMap;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 /// A runtime's sockets, tasks and timers. All functions work inside that runtime only.
 pub trait Net: fmt::Debug + Clone + Copy + Send + Sync + 'static {
+    /// The same runtime as openraft sees it.
+    type Native: Native;
     /// A connection, as hyper reads and writes it.
     type Io: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static;
     /// A listener.

@@ -2,6 +2,7 @@
 //! that the ring watches, and reads and writes are system calls. No recv or send of gRPC goes through the ring.
 
 use super::{Handle, Net};
+use crate::meta::native::MonoioNative;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use monoio::io::IntoPollIo;
 use monoio::net::tcp::stream_poll::TcpStreamPoll;
@@ -25,6 +26,7 @@ pub struct Monoio;
 pub struct Io(SendWrapper<MonoioIo<TcpStreamPoll>>);
 
 impl Net for Monoio {
+    type Native = MonoioNative;
     type Io = Io;
     type Listener = SendWrapper<TcpListener>;
 

@@ -1,6 +1,7 @@
 //! tokio's sockets, for both of its stacks: tasks are `Send`, and a current-thread runtime keeps them on its thread.
 
 use super::{Handle, Net};
+use crate::meta::native::TokioNative;
 use hyper_util::rt::TokioIo;
 use std::future::Future;
 use std::io;
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub struct Tokio;
 
 impl Net for Tokio {
+    type Native = TokioNative;
     type Io = TokioIo<TcpStream>;
     type Listener = TcpListener;
 
