@@ -7,7 +7,7 @@
 
 use crate::affinity::{self, AffinityError};
 use crate::attest::{self, Observation, RoleRecord};
-use crate::broker::effect::{ConnId, Handover, Now, PeerMsg, SessionRecord, ShardId};
+use crate::broker::effect::{ConnId, Handover, MetaCall, Now, Outcome, PeerMsg, SessionRecord, ShardId};
 use crate::broker::{BrokerConfig, PartitionState};
 use crate::drain::{Drain, Progress};
 use crate::meta::batcher::MetaClient;
@@ -15,11 +15,14 @@ use crate::meta::service::Ended;
 use crate::segment::Layout;
 use crate::server::{Counters, ServeError, Stop};
 use crate::settings::{Settings, Stack};
+use crate::spans;
+use crate::stamps::Operation;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tracing::Instrument;
 
 /// Bytes asked for with one read of a connection.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -94,6 +97,18 @@ impl ShellReport {
     /// Adds what the meta-service leaves behind.
     pub(crate) fn with(self, ended: Ended) -> ShellReport {
         ShellReport { roles: ended.roles, sessions: ended.sessions, ..self }
+    }
+}
+
+/// What came of an operation, or one sentence on why it failed.
+pub type Done = Result<Outcome, String>;
+
+/// A meta call as every shell makes it: within its span, with the proposal that carried it noted.
+pub(crate) async fn ask_meta(client: MetaClient, operation: Operation, call: MetaCall) -> (Done, Operation) {
+    let span = spans::of_call(&call);
+    match client.call(call).instrument(span).await {
+        Ok((reply, proposal)) => (Ok(Outcome::Meta(reply)), operation.carried_by(proposal)),
+        Err(why) => (Err(why), operation),
     }
 }
 
