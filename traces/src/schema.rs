@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use crate::span::{Kind, Span};
 
 /// Version of the trace format that this crate writes, and the newest that it reads.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Key of the metadata JSON, in Arrow schema metadata, Arrow message metadata and Parquet key-value metadata.
 pub const META_KEY: &str = "regauge";

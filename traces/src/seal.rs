@@ -53,8 +53,9 @@ pub struct SealReport {
 pub fn seal(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<SealReport, TraceError> {
     let mut reader = TraceReader::open(from)?;
     let mut writer = SealedWriter::create(to.as_ref())?;
+    // A layer's rows do not ascend by id.
     while let Some(batch) = reader.next_batch()? {
-        writer.write(&batch)?;
+        writer.write_unordered(&batch)?;
     }
     let report = writer.finish(reader.meta())?;
     Ok(SealReport { bytes_before: reader.file_bytes(), torn_bytes: reader.torn_bytes(), ..report })
@@ -114,6 +115,14 @@ impl SealedWriter {
             }
             self.last_id = Some(span.id);
         }
+        self.write_unordered(spans)
+    }
+
+    /// Appends rows that need not ascend by id.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_unordered(&mut self, spans: &[Span]) -> Result<(), TraceError> {
         self.sum.add(spans);
         let Some(parquet) = &mut self.parquet else { return Ok(()) };
         for chunk in spans.chunks(CHUNK_ROWS) {

@@ -54,11 +54,13 @@ pub enum Kind {
     SetLastApplied,
     /// Step: any other storage work.
     Storage,
+    /// Step: anything else that a broker was seen to do; its name stands in `target`. Since version 2.
+    Step,
 }
 
 impl Kind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Connect,
         Kind::Publish,
         Kind::Subscribe,
@@ -78,6 +80,7 @@ impl Kind {
         Kind::Membership,
         Kind::SetLastApplied,
         Kind::Storage,
+        Kind::Step,
     ];
 
     /// The name in the file.
@@ -102,6 +105,7 @@ impl Kind {
             Kind::Membership => "membership",
             Kind::SetLastApplied => "set_last_applied",
             Kind::Storage => "storage",
+            Kind::Step => "step",
         }
     }
 
@@ -126,7 +130,8 @@ impl Kind {
             | Kind::Route
             | Kind::Membership
             | Kind::SetLastApplied
-            | Kind::Storage => false,
+            | Kind::Storage
+            | Kind::Step => false,
         }
     }
 
@@ -189,8 +194,8 @@ pub mod flags {
 /// One span. Times are nanoseconds since the trace's origin (see `Meta` for the clock anchors).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Unique within the trace, strictly ascending in the order of writing; [`crate::LiveWriter`] refuses anything
-    /// else. A parent may stand before or after its children.
+    /// Unique within the trace. Rows ascend by it, except where spans name parents that end after them: a layer numbers
+    /// spans when they begin, and writes them when they end.
     pub id: u64,
     /// The span that caused this one; `None` for a root.
     pub parent: Option<u64>,
@@ -206,7 +211,7 @@ pub struct Span {
     pub session: Option<u64>,
     /// Ordinal of the network connection within the trace, from 0; `None` off the wire.
     pub connection: Option<u32>,
-    /// Redacted topic, filter list or partition; see `redact`.
+    /// Redacted topic, filter list or partition (see `redact`), a proposal (`proposal=7`), or the name of a step.
     pub target: Option<String>,
     /// Size on the wire (whole MQTT packet) or on disk, bytes.
     pub bytes: u64,

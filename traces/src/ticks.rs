@@ -135,12 +135,23 @@ impl Calibration {
         self.reading_error_ns = self.reading_error_ns.max(anchor.error_ns);
         self.anchors.push(anchor);
         if self.anchors.len() > ANCHORS_MAX {
-            let mut at = 0;
-            self.anchors.retain(|_| {
-                at += 1;
-                at > ANCHORS_MAX / 2 || at % 2 == 1
-            });
+            self.thin_out();
         }
+    }
+
+    /// Drops every second anchor of the older half. What they said of the bend is kept.
+    fn thin_out(&mut self) {
+        let older = self.anchors.get(..=ANCHORS_MAX / 2).unwrap_or_default();
+        for group in older.chunks(2).zip(older.chunks(2).skip(1)) {
+            if let ([first, middle], [last, ..]) = group {
+                self.bend_ns = self.bend_ns.max(line(*first, *last, middle.ticks).abs_diff(middle.monotonic_ns));
+            }
+        }
+        let mut at = 0;
+        self.anchors.retain(|_| {
+            at += 1;
+            at > ANCHORS_MAX / 2 || at % 2 == 1
+        });
     }
 
     /// What `ticks` are in CLOCK_MONOTONIC, ns.
@@ -165,6 +176,11 @@ impl Calibration {
                 }
             }
         }
+    }
+
+    /// How many ns a number of ticks took at the time of `at`. Its error is that of the rate, some parts in a million.
+    pub fn ns_of(&self, ticks: u64, at: u64) -> u64 {
+        self.monotonic_ns(at.saturating_add(ticks)).saturating_sub(self.monotonic_ns(at))
     }
 
     /// How far a converted time may be from CLOCK_MONOTONIC, ns: the largest error of reading both clocks, and the

@@ -98,7 +98,15 @@ impl LiveWriter {
         if let Some(last) = self.last_id.filter(|last| span.id <= *last) {
             return Err(TraceError::IdOrder { id: span.id, last });
         }
-        self.last_id = Some(span.id);
+        self.push_unordered(span)
+    }
+
+    /// Takes a row whose id may be below that of earlier ones; that ids are unique is the caller's to see to.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub fn push_unordered(&mut self, span: Span) -> Result<(), TraceError> {
+        self.last_id = self.last_id.max(Some(span.id));
         if self.waiting.is_empty() {
             self.oldest = Instant::now();
         }

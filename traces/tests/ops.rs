@@ -113,7 +113,7 @@ fn check_says_what_is_wrong() {
     };
     assert!(with(&[]).is_empty());
     let parent = |id: u64, parent: u64, at: u64| Span { parent: Some(parent), ..Span::new(id, Kind::Apply, at) };
-    assert_eq!(with(&[publish(1, 30, 0, "t")]), ["span 1 does not have a greater id than the one before it"]);
+    assert_eq!(with(&[publish(1, 30, 0, "t")]), ["span 1 has the id of an earlier one"]);
     assert_eq!(with(&[parent(2, 77, 30)]), ["span 2 names a parent, 77, that is not there"]);
     assert_eq!(with(&[parent(2, 1, 5)]), ["span 2 starts before its parent 1"]);
     assert_eq!(with(&[parent(2, 2, 5)]), ["span 2 is its own parent"]);

@@ -7,6 +7,7 @@ use common::{any_spans, both_forms, meta, write_live};
 use proptest::prelude::*;
 use regauge_traces::*;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 proptest! {
@@ -115,6 +116,37 @@ fn ids_must_ascend() {
     let spans = [Span::new(1, Kind::Ping, 0), Span::new(0, Kind::Ping, 0)];
     assert!(matches!(write_sealed(&sealed, &meta(), &spans), Err(TraceError::IdOrder { id: 0, last: 1 })));
     assert!(!sealed.exists());
+}
+
+/// A layer numbers spans when they begin: a child stands before the parent that it names.
+#[test]
+fn rows_that_do_not_ascend_keep_their_order_in_both_forms() {
+    let directory = tempfile::tempdir().unwrap();
+    let (live, sealed) = (directory.path().join("live"), directory.path().join("sealed"));
+    let mut writer = LiveWriter::create(&live, &meta(), LiveOptions { rows: 2, ..LiveOptions::default() }).unwrap();
+    let child = |id| Span { parent: Some(1), ..Span::new(id, Kind::Route, id) };
+    let spans = [child(3), child(2), Span::new(1, Kind::RaftProposal, 0)];
+    spans.iter().for_each(|span| writer.push_unordered(span.clone()).unwrap());
+    assert!(matches!(writer.push(child(3)), Err(TraceError::IdOrder { id: 3, last: 3 })));
+    writer.finish(Drops::default()).unwrap();
+    assert_eq!(open(&live).unwrap().spans, spans);
+    seal(&live, &sealed).unwrap();
+    assert_eq!(open(&sealed).unwrap().spans, spans);
+}
+
+#[test]
+fn traces_of_version_1_still_open() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    for (name, spans) in [("mosquitto-production.parquet", 2000), ("mqttx-conn.parquet", 1000)] {
+        let trace = open(samples.join(name)).unwrap();
+        assert_eq!(trace.meta.schema_version, 1);
+        assert!(trace.spans.len() >= spans, "{name}: {}", trace.spans.len());
+    }
+    // Sealed anew, a trace has the version of its writer.
+    let directory = tempfile::tempdir().unwrap();
+    let anew = directory.path().join("anew");
+    seal(samples.join("mqttx-conn.parquet"), &anew).unwrap();
+    assert_eq!(open(&anew).unwrap().meta.schema_version, SCHEMA_VERSION);
 }
 
 /// Cut anywhere, a live trace is a prefix of itself.

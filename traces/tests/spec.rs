@@ -9,7 +9,7 @@ const SPEC: &str = include_str!("../SPEC.md");
 fn example() -> (Meta, Vec<Span>) {
     let redactor = Redactor::new(&RedactionKey::from_bytes(std::array::from_fn(|i| i as u8)));
     let meta = Meta {
-        schema_version: 1,
+        schema_version: 2,
         regauge: "0.1.0".into(),
         source: "an example".into(),
         origin: Clocks::default(),

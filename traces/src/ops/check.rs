@@ -66,13 +66,12 @@ fn torn(trace: &Trace, found: &mut Found) {
 fn rows(trace: &Trace, found: &mut Found) {
     let starts: HashMap<u64, u64> = trace.spans.iter().map(|s| (s.id, s.start_ns)).collect();
     let recorded_ns = trace.meta.recorded_ns();
-    let mut last = None;
+    let mut ids = HashSet::with_capacity(trace.spans.len());
     for span in &trace.spans {
         let id = Some(span.id);
-        if last.is_some_and(|last| span.id <= last) {
-            found.add("order", id, || format!("span {} does not have a greater id than the one before it", span.id));
+        if !ids.insert(span.id) {
+            found.add("twice", id, || format!("span {} has the id of an earlier one", span.id));
         }
-        last = id;
         match span.parent.map(|parent| (parent, starts.get(&parent))) {
             None if !span.kind.can_be_root() && span.kind != Kind::Deliver => {
                 found.add("orphan", id, || format!("span {} is a step ({}) without a parent", span.id, span.kind));
@@ -139,7 +138,8 @@ fn connections(spans: &[Span], found: &mut Found) {
                 open.insert(connection, span.session);
             }
             (Kind::Connect, Some(_)) => {
-                found.add("twice", id, || format!("connection {connection} has a second CONNECT, span {}", span.id));
+                found
+                    .add("reconnect", id, || format!("connection {connection} has a second CONNECT, span {}", span.id));
             }
             // A connection may open and close without a word.
             (Kind::Close, None) => {}

@@ -1,14 +1,17 @@
-//! Work on whole traces: facts ([`info`]), invariants ([`check`]), and new traces from old ([`slice`], [`scale`]).
+//! Work on whole traces: facts ([`info`]), invariants ([`check`]), and new traces from old ([`slice`], [`scale`],
+//! [`join`]).
 //!
 //! A trace is never changed: what makes one anew says so in its `derived` list.
 
 mod check;
 mod info;
+mod join;
 mod scale;
 mod slice;
 
 pub use check::{Problem, check};
 pub use info::{Info, info};
+pub use join::{CLOCK_ERROR_NS, Counts, Joined, join, join_files};
 pub use scale::{Scale, scale};
 pub use slice::{Slice, slice};
 
