@@ -17,6 +17,7 @@ pub mod poll;
 
 mod files;
 mod link;
+mod look;
 mod receive;
 mod record;
 mod run;
@@ -115,6 +116,17 @@ impl DriveError {
     }
 }
 
+/// A connection that was opened: a row of connections.parquet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Ordinal in the plan.
+    pub connection: u32,
+    /// The driver's port.
+    pub port: u16,
+    /// Ns since t0; 0 when it was opened before.
+    pub opened_ns: u64,
+}
+
 /// What a run gave.
 #[derive(Debug)]
 pub struct Outcome {
@@ -122,12 +134,14 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Deliveries per connection of the plan.
     pub deliveries: Vec<u64>,
+    /// Connections that were opened, in the order of the plan.
+    pub connections: Vec<Opened>,
     /// The figures.
     pub record: DriverRecord,
 }
 
-/// Replays a trace against `target` once and writes `requests.parquet` and `histograms.parquet` into `out`, which is
-/// made if it is not there.
+/// Replays a trace against `target` once and writes `requests.parquet`, `histograms.parquet` and `connections.parquet`
+/// into `out`, which is made if it is not there.
 ///
 /// # Errors
 /// If the trace cannot be replayed, nobody listens at `target`, or a file cannot be written. Requests that fail are no
@@ -137,7 +151,7 @@ pub fn drive(trace: &Path, target: SocketAddr, out: &Path, options: &DriveOption
     std::fs::create_dir_all(out)
         .map_err(|error| DriveError::Output { path: out.to_path_buf(), why: error.to_string() })?;
     let outcome = run(&plan, target, options)?;
-    files::write(out, &outcome.rows)?;
+    files::write(out, &outcome.rows, &outcome.connections)?;
     Ok(outcome.record)
 }
 
@@ -168,7 +182,11 @@ fn run_here(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<O
     let rows = measured.samples.judge(plan, &measured.links, options.warmup_ns.unwrap_or(0));
     let record = record::record(plan, &measured, &rows, options);
     let deliveries = measured.links.iter().map(|link| link.deliveries).collect();
-    Ok(Outcome { rows, deliveries, record })
+    let opened = measured.links.iter().zip(0..);
+    let opened = opened
+        .filter_map(|(link, connection)| link.opened.map(|(opened_ns, port)| Opened { connection, port, opened_ns }));
+    let connections = opened.collect();
+    Ok(Outcome { rows, deliveries, connections, record })
 }
 
 /// Binds the calling thread.

@@ -6,6 +6,7 @@
 //! compared with the next deadline, so that a burst of replies does not delay a send.
 
 use super::link::{Link, Phase};
+use super::look::Look;
 use super::poll::{Clock, Poll, monotonic_ns, thread_cpu_ns};
 use super::samples::{NEVER, Samples, State};
 use super::{DriveError, DriveOptions};
@@ -41,6 +42,7 @@ pub(super) struct Measured {
     pub(super) faults: Faults,
     pub(super) t0_ns: u64,
     pub(super) cpu_ns: u64,
+    pub(super) run_delay_ns: Option<u64>,
 }
 
 /// Connections that ended otherwise than planned.
@@ -59,6 +61,7 @@ pub(super) struct Run<'a> {
     pub(super) poll: Poll,
     pub(super) links: Vec<Link>,
     pub(super) samples: Samples,
+    pub(super) look: Look,
     /// Per connection the one that waits for its end.
     successor: Vec<Option<u32>>,
     /// First request that is not due yet.
@@ -97,6 +100,7 @@ impl<'a> Run<'a> {
             poll: Poll::new().map_err(|error| DriveError::system("make an epoll instance", error))?,
             links: (0..plan.connections.len()).map(|_| Link::new()).collect(),
             samples: Samples::new(plan.ops.len()),
+            look: Look::new(),
             successor,
             cursor: 0,
             queue: VecDeque::with_capacity(plan.connections.len()),
@@ -137,6 +141,7 @@ impl<'a> Run<'a> {
         Ok(Measured {
             t0_ns: self.clock.t0_ns,
             cpu_ns: thread_cpu_ns().saturating_sub(cpu_before_ns),
+            run_delay_ns: self.look.run_delay_ns(),
             samples: self.samples,
             links: self.links,
             faults: self.faults,
@@ -148,9 +153,11 @@ impl<'a> Run<'a> {
         let busy = !self.queue.is_empty() || !self.unread.is_empty();
         let margin_ns = if self.spin { SPIN_NS } else { 0 };
         let wake_ns = deadline_ns.saturating_sub(margin_ns);
-        let sleeps = !busy && self.clock.now() < wake_ns;
+        let entered_ns = self.clock.now();
+        let sleeps = !busy && entered_ns < wake_ns;
         let until_ns = sleeps.then(|| self.clock.t0_ns.saturating_add(wake_ns));
         let events = self.poll.wait(until_ns).map_err(|error| DriveError::system("wait for events", error))?;
+        self.look.looked(entered_ns, self.clock.now());
         for index in 0..events {
             let event = self.poll.event(index);
             if event.writable {
@@ -168,6 +175,7 @@ impl<'a> Run<'a> {
                 self.send_if_due();
             }
         }
+        self.look.passed(&mut self.samples.read_lag_ns);
         Ok(())
     }
 
