@@ -9,7 +9,8 @@
 //! [`DriverRecord::driver_lag_ns`] leaves out what was not the driver's fault: a server that does not read, accept or
 //! close, and requests that the protocol holds back. Only the latter can make a run invalid.
 //!
-//! The files: [`run`](self) is the loop, `send` and `receive` the two directions, [`frames`] the parser of replies,
+//! The files: [`run`](self) is the loop, `send` and `receive` the two directions of MQTT, [`frames`] the parser of
+//! replies, `propose` gRPC to the meta-service, `look` the lateness of reading,
 //! `samples` what became of each request, `files` the Parquet output.
 
 pub mod frames;
@@ -18,12 +19,14 @@ pub mod poll;
 mod files;
 mod link;
 mod look;
+mod propose;
 mod receive;
 mod record;
 mod run;
 mod samples;
 mod send;
 
+pub use propose::Target;
 pub use record::{DriverRecord, Held, LagRecord};
 pub use samples::Row;
 
@@ -70,6 +73,21 @@ pub enum DriveError {
     Refused {
         /// The address.
         target: SocketAddr,
+    },
+    /// Proposals and nowhere to send them.
+    #[error(
+        "the trace has raft proposals, which go to the gRPC port of a meta-service: give its address with `--meta` (a server of ours prints it as `meta`)"
+    )]
+    NoMeta,
+    /// No meta-service there.
+    #[error(
+        "{target} is no meta-service that proposals could be sent to ({why}): give the address that the server prints as `meta`"
+    )]
+    Meta {
+        /// The address.
+        target: SocketAddr,
+        /// What happened instead.
+        why: String,
     },
     /// Not enough file descriptors.
     #[error(
@@ -146,7 +164,12 @@ pub struct Outcome {
 /// # Errors
 /// If the trace cannot be replayed, nobody listens at `target`, or a file cannot be written. Requests that fail are no
 /// error of this function: they are in the record.
-pub fn drive(trace: &Path, target: SocketAddr, out: &Path, options: &DriveOptions) -> Result<DriverRecord, DriveError> {
+pub fn drive(
+    trace: &Path,
+    target: impl Into<Target>,
+    out: &Path,
+    options: &DriveOptions,
+) -> Result<DriverRecord, DriveError> {
     let plan = Plan::open(trace, &PlanOptions { speed: options.speed })?;
     std::fs::create_dir_all(out)
         .map_err(|error| DriveError::Output { path: out.to_path_buf(), why: error.to_string() })?;
@@ -160,7 +183,8 @@ pub fn drive(trace: &Path, target: SocketAddr, out: &Path, options: &DriveOption
 ///
 /// # Errors
 /// As [`drive`], without those of files.
-pub fn run(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<Outcome, DriveError> {
+pub fn run(plan: &Plan, target: impl Into<Target>, options: &DriveOptions) -> Result<Outcome, DriveError> {
+    let target = target.into();
     allow_files(plan.connections_at_once() as u64 + SPARE_FILES)?;
     std::thread::scope(|scope| {
         std::thread::Builder::new()
@@ -172,7 +196,7 @@ pub fn run(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<Ou
     })
 }
 
-fn run_here(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<Outcome, DriveError> {
+fn run_here(plan: &Plan, target: Target, options: &DriveOptions) -> Result<Outcome, DriveError> {
     if let Some(cpu) = options.cpu {
         bind(cpu)?;
     }
@@ -182,10 +206,12 @@ fn run_here(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<O
     let rows = measured.samples.judge(plan, &measured.links, options.warmup_ns.unwrap_or(0));
     let record = record::record(plan, &measured, &rows, options);
     let deliveries = measured.links.iter().map(|link| link.deliveries).collect();
-    let opened = measured.links.iter().zip(0..);
-    let opened = opened
-        .filter_map(|(link, connection)| link.opened.map(|(opened_ns, port)| Opened { connection, port, opened_ns }));
-    let connections = opened.collect();
+    let links = measured.links.iter().map(|link| link.opened.as_slice());
+    let channels = measured.channels.iter().map(Vec::as_slice);
+    let opened = |(opened, connection): (&[(u64, u16)], u32)| -> Vec<Opened> {
+        opened.iter().map(|(opened_ns, port)| Opened { connection, port: *port, opened_ns: *opened_ns }).collect()
+    };
+    let connections = links.chain(channels).zip(0..).flat_map(opened).collect();
     Ok(Outcome { rows, deliveries, connections, record })
 }
 

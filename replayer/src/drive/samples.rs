@@ -121,6 +121,8 @@ impl Samples {
     /// something was said, and it was not what was due.
     pub(super) fn judge(&self, plan: &Plan, links: &[Link], warmup_ns: u64) -> Vec<Row> {
         let mut strays: Vec<u64> = links.iter().map(|link| link.strays).collect();
+        // Channels have none.
+        strays.resize(strays.len() + plan.channels as usize, 0);
         let judged = plan.ops.iter().enumerate().filter(|(_, op)| !op.setup);
         judged.map(|(index, op)| self.row(index, op, warmup_ns, &mut strays[op.connection as usize])).collect()
     }
