@@ -116,7 +116,7 @@ fn footnotes(text: &mut String, analysis: &Analysis) {
 }
 
 /// Appends words in lines of at most [`WIDTH`] columns; later lines begin with `indent`.
-fn wrap(text: &mut String, words: &str, indent: &str) {
+pub(crate) fn wrap(text: &mut String, words: &str, indent: &str) {
     let mut width = 0;
     for word in words.split_whitespace() {
         let length = word.chars().count();

@@ -107,7 +107,7 @@ impl RunTimes {
             times.disagreeing += u64::from(request.disagreement_ns > CLOCK_NOISE_NS);
             times.largest_disagreement_ns = times.largest_disagreement_ns.max(request.disagreement_ns);
         }
-        let applied = run.steps.iter().filter(|step| step.step == SET_LAST_APPLIED);
+        let applied = run.steps.iter().filter(|step| step.step == SET_LAST_APPLIED && !step.is_warmup);
         let applied: Vec<Timed> = applied.map(|step| (step.total_ns, Some(step.lanes))).collect();
         if !applied.is_empty() {
             times.steps.insert(SET_LAST_APPLIED.to_owned(), applied);

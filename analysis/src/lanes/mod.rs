@@ -79,6 +79,8 @@ pub struct StepLanes {
     pub lanes: Lanes,
     /// The thread that made the call.
     pub thread: u32,
+    /// Asked for before the warm-up cut.
+    pub is_warmup: bool,
 }
 
 /// The lanes of one run.
@@ -111,9 +113,11 @@ impl RunLanes {
                 session_ns: found.and_then(|timeline| timeline.session_ns),
             })
         });
+        let warmup = input.requests.iter().filter(|request| request.flags & WARMUP != 0);
+        let warm_ns = warmup.map(|request| input.t0_ns.saturating_add(request.planned_ns)).max().unwrap_or(0);
         let mut steps: Vec<StepLanes> = Vec::new();
         for name in ["route", "membership", "set_last_applied"] {
-            steps.extend(run.calls_named(name).iter().filter_map(|call| step_lanes(&run, call)));
+            steps.extend(run.calls_named(name).iter().filter_map(|call| step_lanes(&run, call, warm_ns)));
         }
         RunLanes { requests: requests.collect(), steps }
     }
@@ -124,7 +128,7 @@ pub fn timeline_of(input: &RunInput<'_>, request: &Request) -> Option<Timeline> 
     timeline::timeline(&Run::new(input), request)
 }
 
-fn step_lanes(run: &Run<'_>, call: &Stamp) -> Option<StepLanes> {
+fn step_lanes(run: &Run<'_>, call: &Stamp, warm_ns: u64) -> Option<StepLanes> {
     let at_ns = call.queued_ns.or(call.started_ns)?;
     let end = call.resumed_ns.or(call.finished_ns)?;
     let mut chain = Chain::new(&run.threads, at_ns, end);
@@ -140,5 +144,6 @@ fn step_lanes(run: &Run<'_>, call: &Stamp) -> Option<StepLanes> {
         total_ns: end.saturating_sub(at_ns),
         lanes,
         thread: call.thread,
+        is_warmup: at_ns < warm_ns,
     })
 }

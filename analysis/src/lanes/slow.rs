@@ -77,7 +77,7 @@ fn applies(block: u32, arm: &str, steps: &[StepLanes]) -> Vec<SlowLine> {
     // set_last_applied may name only the batch's last entry.
     let ends: BTreeMap<u64, u64> =
         steps.iter().filter(|s| s.step == SET_LAST_APPLIED).map(|s| (last(s), last(s))).collect();
-    for step in steps {
+    for step in steps.iter().filter(|step| !step.is_warmup) {
         let Some((_, end)) = ends.range(last(step)..).next() else { continue };
         let at = match step.step {
             "route" => 0,
