@@ -15,10 +15,12 @@ use crate::broker::Shard;
 use crate::broker::effect::{ConnId, Effect, Handover, Input, MetaCall, OpId, Outcome, PeerMsg, ShardId};
 use crate::drain::Progress;
 use crate::iowq::{self, Ring, WorkerCpus};
-use crate::segment::{SyncFiles, create_segment};
+use crate::segment::SyncFiles;
 use crate::server::{Counters, ServeError, SocketCounters};
-use crate::settings::{Files, Placement};
-use crate::shell::{self, ConnIds, Node, PanicWatch, ShardSeed, ShellReport, ToShard};
+use crate::settings::Placement;
+use crate::shell::{self, ConnIds, Done, Node, PanicWatch, ShardSeed, ShellReport, ToShard};
+use crate::spans;
+use crate::stamps::{self, Cause, Operation, Reads, RemoteAppends, Role};
 use bytes::Bytes;
 use compio::BufResult;
 use compio::driver::{DriverType, ProactorBuilder, ToSharedFd};
@@ -35,9 +37,11 @@ use std::time::Instant;
 use std::{io, net};
 
 mod conn;
+mod files;
 mod ring_files;
 
 use conn::Conn;
+use files::{append, read, roll, sync};
 use ring_files::RingFiles;
 
 /// A shard with its surroundings, on its own thread.
@@ -55,7 +59,6 @@ struct Local {
 
 /// What a shard's inbox holds; `None` ends its `peer_loop`.
 type Letter = Option<ToShard>;
-type Done = Result<Outcome, String>;
 
 struct State {
     broker: Shard,
@@ -64,7 +67,8 @@ struct State {
     /// Connections whose outbox has got something since the last flush.
     dirty: Vec<ConnId>,
     /// Completions of what was done inline.
-    done: VecDeque<Input<'static>>,
+    done: VecDeque<(Operation, Done)>,
+    remote: RemoteAppends,
     sockets: SocketCounters,
     progress: Progress,
 }
@@ -143,16 +147,17 @@ fn shard_main(
                 conns: HashMap::new(),
                 dirty: Vec::new(),
                 done: VecDeque::new(),
+                remote: RemoteAppends::default(),
                 sockets: SocketCounters::default(),
                 progress: Progress::default(),
             }),
             ids: RefCell::new(ConnIds::new(seed.id)),
             idle_threads,
         });
-        spawn(&local, peer_loop(Rc::clone(&local), inbox)).detach();
-        spawn(&local, accept_loop(Rc::clone(&local), listener)).detach();
+        spawn(&local, Role::Peer, peer_loop(Rc::clone(&local), inbox)).detach();
+        spawn(&local, Role::Accept, accept_loop(Rc::clone(&local), listener)).detach();
         node.shard_is_up();
-        let ticks = spawn(&local, tick_loop(Rc::clone(&local)));
+        let ticks = spawn(&local, Role::Tick, tick_loop(Rc::clone(&local)));
         ticks.await.map_err(|error| node.runtime_error(error.to_string()))?;
         shell::shut(&end_of_accepting);
         shutdown(&local).await;
@@ -163,12 +168,13 @@ fn shard_main(
 }
 
 /// Starts a task: the one place where tasks come from. Its handle must be kept or detached: dropped, it cancels the task.
-fn spawn(local: &Rc<Local>, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+fn spawn(local: &Rc<Local>, role: Role, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
     let watch = PanicWatch::new(&local.node);
-    compio::runtime::spawn(async move {
+    let task = async move {
         task.await;
         drop(watch);
-    })
+    };
+    compio::runtime::spawn(stamps::timed(role, task))
 }
 
 /// Takes connections in.
@@ -177,11 +183,11 @@ async fn accept_loop(local: Rc<Local>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, _)) if stream.set_nodelay(true).is_ok() => {
                 let conn = local.ids.borrow_mut().next_id();
-                let (c, reader) = Conn::new(stream);
+                let (c, reader, reads) = Conn::new(local.id, conn, stream, 0);
                 local.state.borrow_mut().sockets.accepted += 1;
                 local.state.borrow_mut().conns.insert(conn, c);
                 feed(&local, Input::Accepted { conn });
-                spawn(&local, connection(Rc::clone(&local), conn, reader)).detach();
+                spawn(&local, Role::Connection, connection(Rc::clone(&local), conn, reader, reads)).detach();
             }
             Ok(_gone_already) => {}
             Err(_) if local.node.is_ending() => {}
@@ -195,14 +201,16 @@ async fn accept_loop(local: Rc<Local>, listener: TcpListener) {
 
 /// Reads one connection until it ends or moves. One read is in flight at any time, and none is ever given up: what a
 /// cancelled one had read would be lost.
-async fn connection(local: Rc<Local>, conn: ConnId, mut reader: TcpStream) {
+async fn connection(local: Rc<Local>, conn: ConnId, mut reader: TcpStream, mut reads: Reads) {
     let mut buffer = Vec::with_capacity(shell::READ_BUFFER_BYTES);
     while !local.node.is_ending() {
         let BufResult(result, lent) = reader.read(buffer).await;
         buffer = lent;
         let Ok(1..) = result else { break };
         local.state.borrow_mut().sockets.count_read(buffer.len());
+        let cause = reads.got(buffer.len());
         feed(&local, Input::Received { conn, bytes: &buffer });
+        drop(cause);
         buffer.clear();
         let moving = local.state.borrow_mut().conns.get_mut(&conn).and_then(|c| c.moving.take());
         if let Some((to, handover)) = moving {
@@ -234,7 +242,7 @@ fn handle(local: &Rc<Local>, state: &mut State, input: Input<'_>) {
         for effect in effects.drain(..) {
             perform(local, state, effect);
         }
-        next = state.done.pop_front();
+        next = state.done.pop_front().map(|(operation, result)| operation.done(result));
     }
     state.effects = effects;
 }
@@ -242,11 +250,11 @@ fn handle(local: &Rc<Local>, state: &mut State, input: Input<'_>) {
 /// Performs one effect. The broker holds an effect back until what it depends on has completed.
 fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
     match effect {
-        Effect::Reply { conn, bytes, after: _ } => send(state, conn, bytes),
-        Effect::Push { conn, bytes } => send(state, conn, bytes),
+        Effect::Reply { conn, bytes, after } => send(state, conn, bytes, after),
+        Effect::Push { conn, bytes } => send(state, conn, bytes, None),
         Effect::Close { conn } => close(state, conn),
         Effect::Append { op, partition, segment, at, bytes } => append(local, state, op, partition, segment, at, bytes),
-        Effect::Sync { op, partition, segment, after: _ } => sync(local, state, op, partition, segment),
+        Effect::Sync { op, partition, segment, after } => sync(local, state, op, partition, segment, after),
         Effect::Roll { op, partition, segment, durable } => roll(local, state, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(local, state, op, partition, segment, at, len),
         Effect::Meta { op, call, sync } => meta(local, state, op, call, sync),
@@ -261,9 +269,9 @@ fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
 }
 
 /// Puts bytes into a connection's outbox; they leave with the next flush. Of a connection that is gone they are dropped.
-fn send(state: &mut State, conn: ConnId, bytes: Bytes) {
+fn send(state: &mut State, conn: ConnId, bytes: Bytes, after: Option<OpId>) {
     let Some(c) = state.conns.get_mut(&conn) else { return };
-    if c.outbox.push(bytes).is_err() {
+    if c.outbox.push(bytes, after).is_err() {
         state.sockets.slow_consumers += 1;
         c.outbox.clear();
         shell::shut(&c.socket);
@@ -290,7 +298,7 @@ fn flush(local: &Rc<Local>, state: &mut State) {
         let Some(c) = state.conns.get_mut(&conn) else { continue };
         c.dirty = false;
         if !std::mem::replace(&mut c.writing, true) {
-            spawn(local, write_loop(Rc::clone(local), conn, c.socket.clone())).detach();
+            spawn(local, Role::Write, write_loop(Rc::clone(local), conn, c.socket.clone())).detach();
         }
     }
 }
@@ -314,7 +322,11 @@ async fn write_loop(local: Rc<Local>, conn: ConnId, mut writer: TcpStream) {
         let BufResult(result, _pieces) = writer.write_vectored_all(pieces).await;
         let mut state = local.state.borrow_mut();
         match result {
-            Ok(()) => state.sockets.count_write(pending),
+            Ok(()) => {
+                state.sockets.count_write(pending);
+                let Some(c) = state.conns.get_mut(&conn) else { return };
+                c.outbox.sent(pending);
+            }
             Err(_client_is_gone) => {
                 let Some(c) = state.conns.get_mut(&conn) else { return };
                 c.outbox.clear();
@@ -324,85 +336,51 @@ async fn write_loop(local: Rc<Local>, conn: ConnId, mut writer: TcpStream) {
     }
 }
 
-/// Writes to a segment file; completes when the ring says that all of it is written.
-fn append(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, at: u64, bytes: Bytes) {
-    if local.node.settings.files == Files::Inline {
-        return complete(state, op, local.files.append(partition, segment, at, &bytes).map(|()| Outcome::Appended));
-    }
-    let files = Rc::clone(&local.ring_files);
-    let work = async move { files.append(partition, segment, at, bytes).await.map(|()| Outcome::Appended) };
-    operate(local, state, op, work);
-}
-
-/// fdatasync of a segment file; completes when the ring says so.
-fn sync(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32) {
-    if local.node.settings.files == Files::Inline {
-        return complete(state, op, local.files.sync(partition, segment).map(|()| Outcome::Synced));
-    }
-    let files = Rc::clone(&local.ring_files);
-    operate(local, state, op, async move { files.sync(partition, segment).await.map(|()| Outcome::Synced) });
-}
-
-/// Creates a segment file, on the pool: a ring has no such operation for directories. It is opened with its first append.
-fn roll(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, durable: bool) {
-    if local.node.settings.files == Files::Inline {
-        return complete(state, op, local.files.roll(partition, segment, durable).map(|()| Outcome::Rolled));
-    }
-    local.ring_files.close_before(partition, segment);
-    let layout = local.node.layout.clone();
-    let call = move || create_segment(&layout, partition, segment, durable).map(|_file| Outcome::Rolled);
-    operate(local, state, op, offload(local, call));
-}
-
-/// Reads from a segment file.
-fn read(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, at: u64, len: u32) {
-    if local.node.settings.files == Files::Inline {
-        return complete(state, op, local.files.read(partition, segment, at, len).map(Outcome::Read));
-    }
-    let files = Rc::clone(&local.ring_files);
-    operate(local, state, op, async move { files.read(partition, segment, at, len).await.map(Outcome::Read) });
-}
-
 /// Calls the session store.
 fn meta(local: &Rc<Local>, state: &mut State, op: OpId, call: MetaCall, sync: bool) {
-    if local.node.settings.placement == Placement::Inline {
-        return complete(state, op, local.node.store.call(call, sync).map(Outcome::Meta));
-    }
-    let node = Arc::clone(&local.node);
-    operate(local, state, op, offload(local, move || node.store.call(call, sync).map(Outcome::Meta)));
+    let (node, span) = (Arc::clone(&local.node), spans::of_call(&call));
+    let operation = Operation::queued("meta", local.id, op);
+    let inline = local.node.settings.placement == Placement::Inline;
+    let call = move || span.in_scope(|| node.store.call(call, sync).map(Outcome::Meta));
+    if inline { complete(state, operation, call) } else { operate(local, state, offload(local, operation, call)) }
 }
 
-/// Tells the broker what came of an operation that was done at once.
-fn complete(state: &mut State, op: OpId, result: Done) {
+/// Makes a blocking call at once; the broker is told what came of it when it has done with its present input.
+fn complete(state: &mut State, operation: Operation, call: impl FnOnce() -> Done) {
+    let (result, operation) = operation.run(call);
     state.progress.in_flight += 1;
-    state.done.push_back(Input::Done { op, result });
+    state.done.push_back((operation, result));
 }
 
 /// Waits for an operation in a task of its own, and tells the broker what came of it.
-fn operate(local: &Rc<Local>, state: &mut State, op: OpId, work: impl Future<Output = Done> + 'static) {
+fn operate(local: &Rc<Local>, state: &mut State, work: impl Future<Output = (Done, Operation)> + 'static) {
     state.progress.in_flight += 1;
     let own = Rc::clone(local);
     let task = async move {
-        let result = work.await;
-        feed(&own, Input::Done { op, result });
+        let (result, operation) = work.await;
+        feed(&own, operation.done(result));
     };
-    spawn(local, task).detach();
+    spawn(local, Role::Effect, task).detach();
 }
 
 /// Has a blocking call made by the runtime's pool of threads, on any of the server's CPUs. Waits for an idle thread first:
 /// compio does not queue what is too much for its pool, but spins on the shard's thread until there is room.
-fn offload(local: &Rc<Local>, call: impl FnOnce() -> Done + Send + 'static) -> impl Future<Output = Done> + 'static {
+fn offload(
+    local: &Rc<Local>,
+    operation: Operation,
+    call: impl FnOnce() -> Done + Send + 'static,
+) -> impl Future<Output = (Done, Operation)> + 'static {
     let own = Rc::clone(local);
     async move {
         let _token = own.idle_threads.1.recv_async().await;
         let (node, shard) = (Arc::clone(&own.node), own.id);
         let on_pool = move || {
             iowq::bind_pool_thread(&node, shard);
-            call()
+            operation.run_on_pool(call)
         };
-        let result = compio::runtime::spawn_blocking(on_pool).await.unwrap_or_else(|error| Err(error.to_string()));
+        let made = compio::runtime::spawn_blocking(on_pool).await;
         let _kept_by_local = own.idle_threads.0.send(());
-        result
+        made.unwrap_or_else(|error| (Err(error.to_string()), operation))
     }
 }
 
@@ -413,7 +391,10 @@ async fn peer_loop(local: Rc<Local>, inbox: Receiver<Letter>) {
         for message in std::iter::once(first).chain(inbox.try_iter().flatten().take(shell::PEER_BATCH_MAX)) {
             state.progress.handled += 1;
             match message {
-                ToShard::Peer { from, msg } => handle(&local, &mut state, Input::Peer { from, msg }),
+                ToShard::Peer { from, msg } => {
+                    state.remote.received(&msg);
+                    handle(&local, &mut state, Input::Peer { from, msg });
+                }
                 ToShard::Adopt { conn, stream, handover } => adopt(&local, &mut state, conn, stream, handover),
             }
         }
@@ -423,6 +404,7 @@ async fn peer_loop(local: Rc<Local>, inbox: Receiver<Letter>) {
 
 /// Says something to another shard.
 fn send_peer(local: &Rc<Local>, state: &mut State, to: ShardId, msg: PeerMsg) {
+    state.remote.sent(local.id, &msg);
     tell(local, state, to, ToShard::Peer { from: local.id, msg });
 }
 
@@ -453,10 +435,11 @@ fn adopt(local: &Rc<Local>, state: &mut State, conn: ConnId, stream: net::TcpStr
     }
     // It fails only when the runtime is at its end.
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let (c, reader) = Conn::new(stream);
+    let (c, reader, reads) = Conn::new(local.id, conn, stream, handover.bytes.len());
     state.conns.insert(conn, c);
+    let _cause = Cause::handover(conn, handover.bytes.len());
     handle(local, state, Input::Adopt { conn, handover });
-    spawn(local, connection(Rc::clone(local), conn, reader)).detach();
+    spawn(local, Role::Connection, connection(Rc::clone(local), conn, reader, reads)).detach();
 }
 
 /// Lets time pass for the broker, until the run ends.

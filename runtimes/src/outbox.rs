@@ -4,7 +4,9 @@
 //! keep their own buffer: one write carries everything that is pending. A client that does not read is cut off at a cap
 //! instead of filling the memory; the broker's own bounds (receive maximum) are met long before it.
 
+use crate::broker::effect::OpId;
 use crate::server::SocketCounters;
+use crate::stamps::Replies;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -22,6 +24,8 @@ pub struct Outbox {
     whole: VecDeque<Bytes>,
     tail: BytesMut,
     pending_bytes: usize,
+    /// Counts what enters and what leaves.
+    stamps: Replies,
 }
 
 /// The connection's pending bytes reached [`OUTBOX_CAP_BYTES`].
@@ -40,15 +44,21 @@ pub enum Wrote {
 }
 
 impl Outbox {
-    /// Adds whole packets behind what is there.
+    /// Empty; `stamps` are those of its connection.
+    pub fn new(stamps: Replies) -> Outbox {
+        Outbox { stamps, ..Outbox::default() }
+    }
+
+    /// Adds whole packets, which `after` released, behind what is there.
     ///
     /// # Errors
     /// [`SlowConsumer`] when the cap is exceeded: nothing is added, and the connection is to be closed.
-    pub fn push(&mut self, bytes: Bytes) -> Result<(), SlowConsumer> {
+    pub fn push(&mut self, bytes: Bytes, after: Option<OpId>) -> Result<(), SlowConsumer> {
         if self.pending_bytes + bytes.len() > OUTBOX_CAP_BYTES {
             return Err(SlowConsumer);
         }
         self.pending_bytes += bytes.len();
+        self.stamps.pushed(bytes.len(), after);
         if bytes.len() <= COPY_BYTES_MAX {
             self.tail.extend_from_slice(&bytes);
         } else {
@@ -108,6 +118,7 @@ impl Outbox {
             match write(slices.get(..filled).unwrap_or_default()) {
                 Ok(written) => {
                     counters.count_write(written);
+                    self.stamps.wrote(written);
                     self.advance(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Wrote::Full,
@@ -122,13 +133,24 @@ impl Outbox {
     }
 
     /// Takes out what waits, up to [`OUTBOX_SLICES_MAX`] pieces, for one vectored write that owns its buffers. The
-    /// caller writes all of it before it takes again. For runtimes that take buffers along.
+    /// caller writes all of it, and says so by [`Outbox::sent`], before it takes again. For runtimes that take buffers
+    /// along.
     pub fn take(&mut self) -> Vec<Bytes> {
         self.seal_tail();
         let pieces = self.whole.len().min(OUTBOX_SLICES_MAX);
         let taken: Vec<Bytes> = self.whole.drain(..pieces).collect();
         self.pending_bytes -= taken.iter().map(Bytes::len).sum::<usize>();
         taken
+    }
+
+    /// What was taken out has been written: so many bytes.
+    pub fn sent(&mut self, bytes: usize) {
+        self.stamps.wrote(bytes);
+    }
+
+    /// What this connection counts.
+    pub fn stamps(&mut self) -> &mut Replies {
+        &mut self.stamps
     }
 
     /// Forgets everything: the client is gone.
@@ -153,7 +175,7 @@ mod tests {
     fn small_pieces_leave_as_one() {
         let mut outbox = Outbox::default();
         for _ in 0..1000 {
-            outbox.push(Bytes::from_static(b"ack!")).unwrap();
+            outbox.push(Bytes::from_static(b"ack!"), None).unwrap();
         }
         let mut slices = [IoSlice::new(&[]); 8];
         assert_eq!(outbox.fill(&mut slices), 1);
@@ -164,11 +186,11 @@ mod tests {
     fn a_slow_consumer_is_found_at_the_cap() {
         let mut outbox = Outbox::default();
         let half = Bytes::from(vec![0; OUTBOX_CAP_BYTES / 2]);
-        outbox.push(half.clone()).unwrap();
-        outbox.push(half).unwrap();
-        assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(SlowConsumer));
+        outbox.push(half.clone(), None).unwrap();
+        outbox.push(half, None).unwrap();
+        assert_eq!(outbox.push(Bytes::from_static(b"x"), None), Err(SlowConsumer));
         outbox.advance(1);
-        outbox.push(Bytes::from_static(b"x")).unwrap();
+        outbox.push(Bytes::from_static(b"x"), None).unwrap();
     }
 
     #[test]
@@ -200,7 +222,7 @@ mod tests {
             for len in pieces {
                 let piece: Vec<u8> = (0..len).map(|_| { byte = byte.wrapping_add(1); byte }).collect();
                 expected.extend_from_slice(&piece);
-                outbox.push(piece.into()).unwrap();
+                outbox.push(piece.into(), None).unwrap();
                 let Some(step) = steps.next() else { continue };
                 if owned {
                     sent.extend(outbox.take().concat());

@@ -7,7 +7,7 @@
 
 use crate::affinity::{self, AffinityError};
 use crate::attest::{self, Observation};
-use crate::broker::effect::{ConnId, Handover, Now, PeerMsg, ShardId};
+use crate::broker::effect::{ConnId, Handover, Now, Outcome, PeerMsg, ShardId};
 use crate::broker::{BrokerConfig, PartitionState};
 use crate::drain::{Drain, Progress};
 use crate::meta::Store;
@@ -84,6 +84,9 @@ pub struct ShellReport {
     /// Threads and descriptors, seen while the shards still ran: what [`Node::wait`] returned.
     pub observation: Observation,
 }
+
+/// What came of an operation, or one sentence on why it failed.
+pub type Done = Result<Outcome, String>;
 
 /// What travels between shards that own their state: the channel's element on every pinned stack.
 #[derive(Debug)]

@@ -4,7 +4,35 @@
 //! and `proposal`. Without a subscriber a span costs one load of a static. What this leaves out: what travels on the
 //! wire, which the tap sees.
 
+use crate::broker::effect::MetaCall;
+use crate::broker::record::Record;
+use tracing::level_filters::LevelFilter;
 use tracing::{Span, info_span};
+
+/// The span of a call to the meta-service: [`session_process`] or [`meta_call`].
+pub fn of_call(call: &MetaCall) -> Span {
+    match call {
+        MetaCall::OpenSession { record, .. } => session_process(&record.client),
+        MetaCall::PutSession { record } => meta_call(&record.client),
+        MetaCall::DropSession { client } => meta_call(client),
+    }
+}
+
+/// The span of an append of whole records. They are decoded only when somebody records.
+pub fn of_append(partition: u32, bytes: &[u8]) -> Span {
+    if LevelFilter::current() < LevelFilter::INFO {
+        return Span::none();
+    }
+    let (mut first, mut records, mut at) = ("", 0, 0);
+    while let Ok((record, len)) = Record::decode(&bytes[at..]) {
+        if records == 0 {
+            first = record.publisher;
+        }
+        records += 1;
+        at += len;
+    }
+    segment_append(first, partition, records, bytes.len())
+}
 
 /// The session work of a CONNECT, from the call to the meta-service to its answer.
 pub fn session_process(client: &str) -> Span {

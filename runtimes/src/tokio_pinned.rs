@@ -17,7 +17,7 @@
 //! | `perform` | one effect, spelled out |
 //! | `send` | puts bytes into a connection's outbox |
 //! | `flush`, `write_loop` | write outboxes to sockets |
-//! | `append`, `sync`, `roll`, `read` | segment files |
+//! | `append`, `sync`, `roll`, `read` | segment files (`files.rs`) |
 //! | `meta` | the session store |
 //! | `peer_loop`, `send_peer` | messages between shards |
 //! | `migrate`, `adopt` | a connection moves to the shard of its session |
@@ -31,8 +31,10 @@ use crate::broker::effect::{ConnId, Effect, Handover, Input, MetaCall, OpId, Out
 use crate::drain::Progress;
 use crate::segment::SyncFiles;
 use crate::server::{Counters, ServeError, SocketCounters};
-use crate::settings::{Files, Placement};
-use crate::shell::{self, ConnIds, Node, PanicWatch, ShardSeed, ShellReport, ToShard};
+use crate::settings::Placement;
+use crate::shell::{self, ConnIds, Done, Node, PanicWatch, ShardSeed, ShellReport, ToShard};
+use crate::spans;
+use crate::stamps::{self, Cause, Operation, Reads, RemoteAppends, Role};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -52,8 +54,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 mod conn;
+mod files;
 
 use conn::Conn;
+use files::{append, read, roll, sync};
 
 /// A shard with its surroundings, on its own thread.
 struct Local {
@@ -73,7 +77,8 @@ struct State {
     /// Connections whose outbox has got something since the last flush.
     dirty: Vec<ConnId>,
     /// Completions of what was done inline.
-    done: VecDeque<Input<'static>>,
+    done: VecDeque<(Operation, Done)>,
+    remote: RemoteAppends,
     sockets: SocketCounters,
     progress: Progress,
 }
@@ -145,16 +150,17 @@ fn shard_main(
                 conns: HashMap::new(),
                 dirty: Vec::new(),
                 done: VecDeque::new(),
+                remote: RemoteAppends::default(),
                 sockets: SocketCounters::default(),
                 progress: Progress::default(),
             }),
             read_buffer: RefCell::new(vec![0; shell::READ_BUFFER_BYTES].into()),
             ids: RefCell::new(ConnIds::new(seed.id)),
         });
-        let _peers = spawn(&local, peer_loop(Rc::clone(&local), inbox));
-        let acceptor = spawn(&local, accept_loop(Rc::clone(&local), listener));
+        let _peers = spawn(&local, Role::Peer, peer_loop(Rc::clone(&local), inbox));
+        let acceptor = spawn(&local, Role::Accept, accept_loop(Rc::clone(&local), listener));
         node.shard_is_up();
-        let ticks = spawn(&local, tick_loop(Rc::clone(&local)));
+        let ticks = spawn(&local, Role::Tick, tick_loop(Rc::clone(&local)));
         ticks.await.map_err(|error| node.runtime_error(error.to_string()))?;
         acceptor.abort();
         shutdown(&local).await;
@@ -164,12 +170,13 @@ fn shard_main(
 }
 
 /// Starts a task; every task of the shard starts here.
-fn spawn(local: &Rc<Local>, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+fn spawn(local: &Rc<Local>, role: Role, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
     let watch = PanicWatch::new(&local.node);
-    tokio::task::spawn_local(async move {
+    let task = async move {
         task.await;
         drop(watch);
-    })
+    };
+    tokio::task::spawn_local(stamps::timed(role, task))
 }
 
 /// Takes connections in.
@@ -178,10 +185,11 @@ async fn accept_loop(local: Rc<Local>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, _)) if shell::set_nodelay(&stream).is_ok() => {
                 let conn = local.ids.borrow_mut().next_id();
-                let (reader, writer) = stream.into_split();
-                local.state.borrow_mut().accept(conn, writer);
+                let (c, reader, reads) = Conn::new(local.id, conn, stream, 0);
+                local.state.borrow_mut().sockets.accepted += 1;
+                local.state.borrow_mut().conns.insert(conn, c);
                 feed(&local, Input::Accepted { conn });
-                spawn(&local, connection(Rc::clone(&local), conn, reader));
+                spawn(&local, Role::Connection, connection(Rc::clone(&local), conn, reader, reads));
             }
             Ok(_gone_already) => {}
             Err(_) => {
@@ -194,8 +202,8 @@ async fn accept_loop(local: Rc<Local>, listener: TcpListener) {
 }
 
 /// Reads one connection until it ends or moves.
-async fn connection(local: Rc<Local>, conn: ConnId, mut reader: OwnedReadHalf) {
-    while let Ok(1..) = poll_fn(|cx| poll_read(&local, conn, &mut reader, cx)).await {
+async fn connection(local: Rc<Local>, conn: ConnId, mut reader: OwnedReadHalf, mut reads: Reads) {
+    while let Ok(1..) = poll_fn(|cx| poll_read(&local, conn, &mut reader, &mut reads, cx)).await {
         let moving = local.state.borrow_mut().conns.get_mut(&conn).and_then(|c| c.moving.take());
         if let Some((to, handover)) = moving {
             return migrate(&local, conn, reader, to, handover);
@@ -215,6 +223,7 @@ fn poll_read(
     local: &Rc<Local>,
     conn: ConnId,
     reader: &mut OwnedReadHalf,
+    reads: &mut Reads,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let mut buffer = local.read_buffer.borrow_mut();
@@ -226,6 +235,7 @@ fn poll_read(
     let bytes = read.filled();
     if !bytes.is_empty() {
         local.state.borrow_mut().sockets.count_read(bytes.len());
+        let _cause = reads.got(bytes.len());
         feed(local, Input::Received { conn, bytes });
     }
     Poll::Ready(Ok(bytes.len()))
@@ -247,7 +257,7 @@ fn handle(local: &Rc<Local>, state: &mut State, input: Input<'_>) {
         for effect in effects.drain(..) {
             perform(local, state, effect);
         }
-        next = state.done.pop_front();
+        next = state.done.pop_front().map(|(operation, result)| operation.done(result));
     }
     state.effects = effects;
 }
@@ -255,11 +265,11 @@ fn handle(local: &Rc<Local>, state: &mut State, input: Input<'_>) {
 /// Performs one effect. The broker holds an effect back until what it depends on has completed.
 fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
     match effect {
-        Effect::Reply { conn, bytes, after: _ } => send(state, conn, bytes),
-        Effect::Push { conn, bytes } => send(state, conn, bytes),
+        Effect::Reply { conn, bytes, after } => send(state, conn, bytes, after),
+        Effect::Push { conn, bytes } => send(state, conn, bytes, None),
         Effect::Close { conn } => close(state, conn),
         Effect::Append { op, partition, segment, at, bytes } => append(local, state, op, partition, segment, at, bytes),
-        Effect::Sync { op, partition, segment, after: _ } => sync(local, state, op, partition, segment),
+        Effect::Sync { op, partition, segment, after } => sync(local, state, op, partition, segment, after),
         Effect::Roll { op, partition, segment, durable } => roll(local, state, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(local, state, op, partition, segment, at, len),
         Effect::Meta { op, call, sync } => meta(local, state, op, call, sync),
@@ -274,9 +284,9 @@ fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
 }
 
 /// Puts bytes into a connection's outbox; they leave with the next flush. Of a connection that is gone they are dropped.
-fn send(state: &mut State, conn: ConnId, bytes: Bytes) {
+fn send(state: &mut State, conn: ConnId, bytes: Bytes, after: Option<OpId>) {
     let Some(c) = state.conns.get_mut(&conn) else { return };
-    if c.outbox.push(bytes).is_err() {
+    if c.outbox.push(bytes, after).is_err() {
         state.sockets.slow_consumers += 1;
         c.outbox.clear();
         shell::shut((*c.socket).as_ref());
@@ -303,7 +313,7 @@ fn flush(local: &Rc<Local>, state: &mut State) {
         c.dirty = false;
         if !c.writing && !c.write(&mut state.sockets) {
             c.writing = true;
-            spawn(local, write_loop(Rc::clone(local), conn, Rc::clone(&c.socket)));
+            spawn(local, Role::Write, write_loop(Rc::clone(local), conn, Rc::clone(&c.socket)));
         }
     }
 }
@@ -321,58 +331,49 @@ async fn write_loop(local: Rc<Local>, conn: ConnId, socket: Rc<OwnedWriteHalf>) 
     }
 }
 
-/// Writes to a segment file; completes when write(2) has returned.
-fn append(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, at: u64, bytes: Bytes) {
-    let files = local.files.clone();
-    let inline = local.node.settings.files == Files::Inline;
-    operate(local, state, op, inline, move || files.append(partition, segment, at, &bytes).map(|()| Outcome::Appended));
-}
-
-/// fdatasync of a segment file.
-fn sync(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32) {
-    let files = local.files.clone();
-    let inline = local.node.settings.files == Files::Inline;
-    operate(local, state, op, inline, move || files.sync(partition, segment).map(|()| Outcome::Synced));
-}
-
-/// Creates a segment file.
-fn roll(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, durable: bool) {
-    let files = local.files.clone();
-    let inline = local.node.settings.files == Files::Inline;
-    operate(local, state, op, inline, move || files.roll(partition, segment, durable).map(|()| Outcome::Rolled));
-}
-
-/// Reads from a segment file.
-fn read(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, at: u64, len: u32) {
-    let files = local.files.clone();
-    let inline = local.node.settings.files == Files::Inline;
-    operate(local, state, op, inline, move || files.read(partition, segment, at, len).map(Outcome::Read));
-}
-
 /// Calls the session store.
 fn meta(local: &Rc<Local>, state: &mut State, op: OpId, call: MetaCall, sync: bool) {
-    let node = Arc::clone(&local.node);
+    let (node, span) = (Arc::clone(&local.node), spans::of_call(&call));
     let inline = local.node.settings.placement == Placement::Inline;
-    operate(local, state, op, inline, move || node.store.call(call, sync).map(Outcome::Meta));
+    let call = move || span.in_scope(|| node.store.call(call, sync).map(Outcome::Meta));
+    block(local, state, Operation::queued("meta", local.id, op), inline, call);
 }
 
-/// Performs a blocking operation, here or on the blocking pool, and tells the broker what came of it.
-fn operate(
+/// Makes a blocking call, here or on the blocking pool, and tells the broker what came of it.
+fn block(
     local: &Rc<Local>,
     state: &mut State,
-    op: OpId,
+    operation: Operation,
     inline: bool,
-    call: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
+    call: impl FnOnce() -> Done + Send + 'static,
 ) {
+    if inline { complete(state, operation, call) } else { operate(local, state, offload(operation, call)) }
+}
+
+/// Makes a blocking call at once; the broker is told what came of it when it has done with its present input.
+fn complete(state: &mut State, operation: Operation, call: impl FnOnce() -> Done) {
+    let (result, operation) = operation.run(call);
     state.progress.in_flight += 1;
-    if inline {
-        return state.done.push_back(Input::Done { op, result: call() });
-    }
+    state.done.push_back((operation, result));
+}
+
+/// Waits for an operation in a task of its own, and tells the broker what came of it.
+fn operate(local: &Rc<Local>, state: &mut State, work: impl Future<Output = (Done, Operation)> + 'static) {
+    state.progress.in_flight += 1;
     let own = Rc::clone(local);
-    spawn(local, async move {
-        let result = tokio::task::spawn_blocking(call).await.unwrap_or_else(|error| Err(error.to_string()));
-        feed(&own, Input::Done { op, result });
+    spawn(local, Role::Effect, async move {
+        let (result, operation) = work.await;
+        feed(&own, operation.done(result));
     });
+}
+
+/// Has a blocking call made by the runtime's pool of threads.
+fn offload(
+    operation: Operation,
+    call: impl FnOnce() -> Done + Send + 'static,
+) -> impl Future<Output = (Done, Operation)> + 'static {
+    let task = tokio::task::spawn_blocking(move || operation.run_on_pool(call));
+    async move { task.await.unwrap_or_else(|error| (Err(error.to_string()), operation)) }
 }
 
 /// Takes in what other shards say: all that is there, within a bound, with one flush.
@@ -383,7 +384,10 @@ async fn peer_loop(local: Rc<Local>, mut inbox: UnboundedReceiver<ToShard>) {
         for message in std::iter::once(first).chain(more) {
             state.progress.handled += 1;
             match message {
-                ToShard::Peer { from, msg } => handle(&local, &mut state, Input::Peer { from, msg }),
+                ToShard::Peer { from, msg } => {
+                    state.remote.received(&msg);
+                    handle(&local, &mut state, Input::Peer { from, msg });
+                }
                 ToShard::Adopt { conn, stream, handover } => adopt(&local, &mut state, conn, stream, handover),
             }
         }
@@ -393,6 +397,7 @@ async fn peer_loop(local: Rc<Local>, mut inbox: UnboundedReceiver<ToShard>) {
 
 /// Says something to another shard.
 fn send_peer(local: &Rc<Local>, state: &mut State, to: ShardId, msg: PeerMsg) {
+    state.remote.sent(local.id, &msg);
     tell(local, state, to, ToShard::Peer { from: local.id, msg });
 }
 
@@ -421,10 +426,11 @@ fn adopt(local: &Rc<Local>, state: &mut State, conn: ConnId, stream: net::TcpStr
     if local.node.is_ending() {
         shell::shut_reading(&stream);
     }
-    let (reader, writer) = stream.into_split();
-    state.adopt(conn, writer);
+    let (c, reader, reads) = Conn::new(local.id, conn, stream, handover.bytes.len());
+    state.conns.insert(conn, c);
+    let _cause = Cause::handover(conn, handover.bytes.len());
     handle(local, state, Input::Adopt { conn, handover });
-    spawn(local, connection(Rc::clone(local), conn, reader));
+    spawn(local, Role::Connection, connection(Rc::clone(local), conn, reader, reads));
 }
 
 /// Lets time pass for the broker, until the run ends.
@@ -453,16 +459,5 @@ async fn shutdown(local: &Rc<Local>) {
     }
     for (_, c) in local.state.borrow_mut().conns.drain() {
         shell::shut((*c.socket).as_ref());
-    }
-}
-
-impl State {
-    fn accept(&mut self, conn: ConnId, socket: OwnedWriteHalf) {
-        self.sockets.accepted += 1;
-        self.adopt(conn, socket);
-    }
-
-    fn adopt(&mut self, conn: ConnId, socket: OwnedWriteHalf) {
-        self.conns.insert(conn, Conn::new(socket));
     }
 }

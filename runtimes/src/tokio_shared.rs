@@ -13,8 +13,10 @@ use crate::broker::effect::{ConnId, Effect, Handover, Input, MetaCall, OpId, Out
 use crate::drain::Progress;
 use crate::segment::SyncFiles;
 use crate::server::{Counters, ServeError, SocketCounters};
-use crate::settings::{Files, Placement};
-use crate::shell::{self, ConnIds, Node, PanicWatch, ShardSeed, ShellReport};
+use crate::settings::Placement;
+use crate::shell::{self, ConnIds, Done, Node, PanicWatch, ShardSeed, ShellReport};
+use crate::spans;
+use crate::stamps::{self, Cause, Operation, Reads, RemoteAppends, Role};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -32,8 +34,10 @@ use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 
 mod conn;
+mod files;
 
 use conn::Conn;
+use files::{append, read, roll, sync};
 
 /// All shards with their surroundings.
 struct Shared {
@@ -52,6 +56,7 @@ struct State {
     effects: Vec<Effect>,
     conns: HashMap<ConnId, Arc<Conn>>,
     files: SyncFiles,
+    remote: RemoteAppends,
     progress: Progress,
 }
 
@@ -69,7 +74,7 @@ enum Work {
     /// A connection moves to a shard.
     Adopt(ShardId, Arc<Conn>, Box<Handover>),
     /// A blocking operation of a shard is to be done inline.
-    Call(ShardId, OpId, Box<dyn FnOnce() -> Result<Outcome, String> + Send>),
+    Call(ShardId, Operation, Box<dyn FnOnce() -> Done + Send>),
 }
 
 thread_local! {
@@ -125,10 +130,10 @@ async fn shard_main(
         };
         listener.set_nonblocking(true).map_err(cannot)?;
         let listener = TcpListener::from_std(listener).map_err(cannot)?;
-        acceptors.push(spawn(&shared, accept_loop(Arc::clone(&shared), listener)));
+        acceptors.push(spawn(&shared, Role::Accept, accept_loop(Arc::clone(&shared), listener)));
     }
     node.shard_is_up();
-    let ticks = spawn(&shared, tick_loop(Arc::clone(&shared)));
+    let ticks = spawn(&shared, Role::Tick, tick_loop(Arc::clone(&shared)));
     ticks.await.map_err(|error| node.runtime_error(error.to_string()))?;
     for acceptor in acceptors {
         acceptor.abort();
@@ -142,12 +147,13 @@ async fn shard_main(
 }
 
 /// Starts a task; every task of the node starts here.
-fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+fn spawn(shared: &Arc<Shared>, role: Role, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let watch = PanicWatch::new(&shared.node);
-    tokio::spawn(async move {
+    let task = async move {
         task.await;
         drop(watch);
-    })
+    };
+    tokio::spawn(stamps::timed(role, task))
 }
 
 /// Takes connections in, for one shard after the other.
@@ -156,13 +162,12 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
     for shard in (0..ids.len()).cycle() {
         match listener.accept().await {
             Ok((stream, _)) if shell::set_nodelay(&stream).is_ok() => {
-                let (reader, socket) = stream.into_split();
                 let id = ids[shard].next_id();
-                let conn = Arc::new(Conn::new(id, socket, shard as ShardId));
+                let (conn, reader, reads) = Conn::new(id, stream, shard as ShardId);
                 lock(&shared.sockets).accepted += 1;
                 lock(&shared.shards[shard]).admit(&shared, &conn);
                 feed(&shared, conn.home(), Input::Accepted { conn: id });
-                spawn(&shared, connection(Arc::clone(&shared), conn, reader));
+                spawn(&shared, Role::Connection, connection(Arc::clone(&shared), conn, reader, reads));
             }
             Ok(_gone_already) => {}
             Err(_) => {
@@ -175,8 +180,8 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Reads one connection until it ends.
-async fn connection(shared: Arc<Shared>, conn: Arc<Conn>, mut reader: OwnedReadHalf) {
-    while let Ok(1..) = poll_fn(|cx| poll_read(&shared, &conn, &mut reader, cx)).await {}
+async fn connection(shared: Arc<Shared>, conn: Arc<Conn>, mut reader: OwnedReadHalf, mut reads: Reads) {
+    while let Ok(1..) = poll_fn(|cx| poll_read(&shared, &conn, &mut reader, &mut reads, cx)).await {}
     // At the end of the run all reading is ended, but clients are still to get their replies.
     if !shared.node.is_ending() {
         feed(&shared, conn.home(), Input::Closed { conn: conn.id });
@@ -195,6 +200,7 @@ fn poll_read(
     shared: &Arc<Shared>,
     conn: &Arc<Conn>,
     reader: &mut OwnedReadHalf,
+    reads: &mut Reads,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     READ_BUFFER.with_borrow_mut(|buffer| {
@@ -206,6 +212,7 @@ fn poll_read(
         let bytes = read.filled();
         if !bytes.is_empty() {
             lock(&conn.out).sockets.count_read(bytes.len());
+            let _cause = reads.got(bytes.len());
             feed(shared, conn.home(), Input::Received { conn: conn.id, bytes });
         }
         Poll::Ready(Ok(bytes.len()))
@@ -220,9 +227,10 @@ fn feed(shared: &Arc<Shared>, at: ShardId, input: Input<'_>) {
         match work {
             Work::Inbox(at) => peer_loop(shared, at, &mut turn),
             Work::Adopt(at, conn, handover) => adopt(shared, at, &mut turn, conn, handover),
-            Work::Call(at, op, call) => {
-                let result = call();
-                handle(shared, &mut lock(&shared.shards[usize::from(at)]), &mut turn, Input::Done { op, result });
+            Work::Call(at, operation, call) => {
+                let (result, operation) = operation.run(call);
+                let mut state = lock(&shared.shards[usize::from(at)]);
+                handle(shared, &mut state, &mut turn, operation.done(result));
             }
         }
     }
@@ -242,13 +250,13 @@ fn handle(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, input: Input
 /// Performs one effect. The broker holds an effect back until what it depends on has completed.
 fn perform(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, effect: Effect) {
     match effect {
-        Effect::Reply { conn, bytes, after: _ } => send(state, turn, conn, bytes),
-        Effect::Push { conn, bytes } => send(state, turn, conn, bytes),
+        Effect::Reply { conn, bytes, after } => send(state, turn, conn, bytes, after),
+        Effect::Push { conn, bytes } => send(state, turn, conn, bytes, None),
         Effect::Close { conn } => close(state, turn, conn),
         Effect::Append { op, partition, segment, at, bytes } => {
             append(shared, state, turn, op, partition, segment, at, bytes)
         }
-        Effect::Sync { op, partition, segment, after: _ } => sync(shared, state, turn, op, partition, segment),
+        Effect::Sync { op, partition, segment, after } => sync(shared, state, turn, op, partition, segment, after),
         Effect::Roll { op, partition, segment, durable } => roll(shared, state, turn, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(shared, state, turn, op, partition, segment, at, len),
         Effect::Meta { op, call, sync } => meta(shared, state, turn, op, call, sync),
@@ -259,10 +267,10 @@ fn perform(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, effect: Eff
 }
 
 /// Puts bytes into a connection's outbox; they leave with the next flush. Of a connection that is gone they are dropped.
-fn send(state: &mut State, turn: &mut Turn, conn: ConnId, bytes: Bytes) {
+fn send(state: &mut State, turn: &mut Turn, conn: ConnId, bytes: Bytes, after: Option<OpId>) {
     let Some(c) = state.conns.get(&conn) else { return };
     let mut out = lock(&c.out);
-    if out.outbox.push(bytes).is_err() {
+    if out.outbox.push(bytes, after).is_err() {
         out.sockets.slow_consumers += 1;
         out.outbox.clear();
         shell::shut(c.socket.as_ref());
@@ -291,7 +299,7 @@ fn flush(shared: &Arc<Shared>, turn: Turn) {
         if !out.writing && !out.write(&conn.socket) {
             out.writing = true;
             drop(out);
-            spawn(shared, write_loop(conn));
+            spawn(shared, Role::Write, write_loop(conn));
         }
     }
 }
@@ -307,90 +315,50 @@ async fn write_loop(conn: Arc<Conn>) {
     }
 }
 
-/// Writes to a segment file; completes when write(2) has returned.
-#[expect(clippy::too_many_arguments, reason = "the fields of the effect, as in every shell")]
-fn append(
-    shared: &Arc<Shared>,
-    state: &mut State,
-    turn: &mut Turn,
-    op: OpId,
-    partition: u32,
-    segment: u32,
-    at: u64,
-    bytes: Bytes,
-) {
-    let files = state.files.clone();
-    let inline = shared.node.settings.files == Files::Inline;
-    operate(shared, state, turn, op, inline, move || {
-        files.append(partition, segment, at, &bytes).map(|()| Outcome::Appended)
-    });
-}
-
-/// fdatasync of a segment file.
-fn sync(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, op: OpId, partition: u32, segment: u32) {
-    let files = state.files.clone();
-    let inline = shared.node.settings.files == Files::Inline;
-    operate(shared, state, turn, op, inline, move || files.sync(partition, segment).map(|()| Outcome::Synced));
-}
-
-/// Creates a segment file.
-fn roll(
-    shared: &Arc<Shared>,
-    state: &mut State,
-    turn: &mut Turn,
-    op: OpId,
-    partition: u32,
-    segment: u32,
-    durable: bool,
-) {
-    let files = state.files.clone();
-    let inline = shared.node.settings.files == Files::Inline;
-    operate(shared, state, turn, op, inline, move || files.roll(partition, segment, durable).map(|()| Outcome::Rolled));
-}
-
-/// Reads from a segment file.
-#[expect(clippy::too_many_arguments, reason = "the fields of the effect, as in every shell")]
-fn read(
-    shared: &Arc<Shared>,
-    state: &mut State,
-    turn: &mut Turn,
-    op: OpId,
-    partition: u32,
-    segment: u32,
-    at: u64,
-    len: u32,
-) {
-    let files = state.files.clone();
-    let inline = shared.node.settings.files == Files::Inline;
-    operate(shared, state, turn, op, inline, move || files.read(partition, segment, at, len).map(Outcome::Read));
-}
-
 /// Calls the session store.
 fn meta(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, op: OpId, call: MetaCall, sync: bool) {
-    let node = Arc::clone(&shared.node);
+    let (node, span) = (Arc::clone(&shared.node), spans::of_call(&call));
     let inline = node.settings.placement == Placement::Inline;
-    operate(shared, state, turn, op, inline, move || node.store.call(call, sync).map(Outcome::Meta));
+    let call = move || span.in_scope(|| node.store.call(call, sync).map(Outcome::Meta));
+    block(shared, state, turn, Operation::queued("meta", state.id, op), inline, call);
 }
 
-/// Performs a blocking operation, on this worker once the shard is released or on the blocking pool, and tells the
-/// broker what came of it.
-fn operate(
+/// Makes a blocking call, on this worker once the shard is released or on the blocking pool, and tells the broker what
+/// came of it.
+fn block(
     shared: &Arc<Shared>,
     state: &mut State,
     turn: &mut Turn,
-    op: OpId,
+    operation: Operation,
     inline: bool,
-    call: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
+    call: impl FnOnce() -> Done + Send + 'static,
 ) {
+    if inline { complete(state, turn, operation, call) } else { operate(shared, state, offload(operation, call)) }
+}
+
+/// Makes a blocking call on this worker once the shard is released.
+fn complete(state: &mut State, turn: &mut Turn, operation: Operation, call: impl FnOnce() -> Done + Send + 'static) {
     state.progress.in_flight += 1;
-    if inline {
-        return turn.work.push_back(Work::Call(state.id, op, Box::new(call)));
-    }
+    turn.work.push_back(Work::Call(state.id, operation, Box::new(call)));
+}
+
+/// Waits for an operation in a task of its own, and tells the broker what came of it.
+fn operate(shared: &Arc<Shared>, state: &mut State, work: impl Future<Output = (Done, Operation)> + Send + 'static) {
+    state.progress.in_flight += 1;
     let (own, at) = (Arc::clone(shared), state.id);
-    spawn(shared, async move {
-        let result = tokio::task::spawn_blocking(call).await.unwrap_or_else(|error| Err(error.to_string()));
-        feed(&own, at, Input::Done { op, result });
+    spawn(shared, Role::Effect, async move {
+        let (result, operation) = work.await;
+        feed(&own, at, operation.done(result));
     });
+}
+
+/// Has a blocking call made by the runtime's pool of threads.
+fn offload(
+    operation: Operation,
+    call: impl FnOnce() -> Done + Send + 'static,
+) -> impl Future<Output = (Done, Operation)> + Send + 'static {
+    let task = tokio::task::spawn_blocking(move || operation.run_on_pool(call));
+    async move { task.await.unwrap_or_else(|error| (Err(error.to_string()), operation)) }
 }
 
 /// Takes in what other shards said to shard `at`. No loop of its own: who said it comes along and does it.
@@ -400,6 +368,7 @@ fn peer_loop(shared: &Arc<Shared>, at: ShardId, turn: &mut Turn) {
         let next = lock(&shared.inboxes[usize::from(at)]).pop_front();
         let Some((from, msg)) = next else { return };
         state.progress.handled += 1;
+        state.remote.received(&msg);
         handle(shared, &mut state, turn, Input::Peer { from, msg });
     }
 }
@@ -407,6 +376,7 @@ fn peer_loop(shared: &Arc<Shared>, at: ShardId, turn: &mut Turn) {
 /// Says something to another shard.
 fn send_peer(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, to: ShardId, msg: PeerMsg) {
     state.progress.sent += 1;
+    state.remote.sent(state.id, &msg);
     lock(&shared.inboxes[usize::from(to)]).push_back((state.id, msg));
     turn.work.push_back(Work::Inbox(to));
 }
@@ -422,9 +392,11 @@ fn migrate(state: &mut State, turn: &mut Turn, conn: ConnId, to: ShardId, handov
 /// Takes a connection over that another shard accepted.
 fn adopt(shared: &Arc<Shared>, at: ShardId, turn: &mut Turn, conn: Arc<Conn>, handover: Box<Handover>) {
     conn.move_home(at);
+    lock(&conn.out).outbox.stamps().moved_to(at);
     let mut state = lock(&shared.shards[usize::from(at)]);
     state.progress.handled += 1;
     state.admit(shared, &conn);
+    let _cause = Cause::handover(conn.id, handover.bytes.len());
     handle(shared, &mut state, turn, Input::Adopt { conn: conn.id, handover });
 }
 
@@ -478,6 +450,7 @@ impl State {
             effects: Vec::new(),
             conns: HashMap::new(),
             files: SyncFiles::new(node.layout.clone()),
+            remote: RemoteAppends::default(),
             progress: Progress::default(),
         }
     }

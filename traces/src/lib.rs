@@ -21,6 +21,7 @@ pub mod span;
 pub mod stamps;
 pub mod study;
 pub mod synth;
+pub mod ticks;
 pub mod workload;
 pub mod writer;
 

@@ -7,8 +7,13 @@
 //!
 //! Sampling: polls, gaps and quick events are kept in one time slice of several, the same slices on all threads; slow
 //! ones are always kept, so that the tail is complete and the body cheap. [`StampsMeta`] says where the limits lay.
+//! [`write_stamps`] and [`read_stamps`] are the file.
 
 use serde::{Deserialize, Serialize};
+
+mod file;
+
+pub use file::{StampsError, read_stamps, write_stamps};
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,10 +23,12 @@ pub enum Event {
     /// was woken; `started_ns`: it was polled; `resumed_ns`: the bytes went to the broker.
     Read,
     /// Bytes were written to a connection. `conn`, `port`, `offset` (all bytes written so far); `op`: the operation whose
-    /// completion released them, if any waited; `queued_ns`: put into the outbox; `finished_ns`: the kernel took them.
+    /// completion released them, if any waited, of `shard`; `queued_ns`: put into the outbox; `finished_ns`: the kernel
+    /// took them.
     Reply,
     /// An operation of the broker. `name` (meta, append, sync, roll, read, peer), `shard`, `op`; `after`: the operation
-    /// that it waited for; `conn`, `offset`: the read that caused it (meta and append); `proposal` of a meta call;
+    /// that it waited for, of the same shard; `conn`, `offset`: the read that caused it, when it was queued in the course
+    /// of one (what waited for another operation, or gathers several, has none); `proposal` of a meta call;
     /// `queued_ns`: handed to the shell; `started_ns`, `finished_ns`: the blocking call, or null where a ring does it;
     /// `woken_ns`: the waiting task was woken; `resumed_ns`: its result went to the broker.
     Op,
@@ -87,7 +94,7 @@ pub struct Stamp {
     pub memtable_ns: Option<u64>,
     /// PerfContext: delayed by RocksDB (write stall, memtable switch).
     pub delay_ns: Option<u64>,
-    /// PerfContext: waiting for other writers of the same queue.
+    /// PerfContext: waiting for other writers of the same queue. Read of calls of at least 20 µs; null for shorter ones.
     pub thread_wait_ns: Option<u64>,
 }
 
@@ -106,8 +113,110 @@ pub struct StampsMeta {
     pub long_wait_ns: u64,
     /// A poll of at least this is always kept, ns.
     pub long_poll_ns: u64,
+    /// A gap with at least this much run delay is kept, and no other, ns.
+    #[serde(default)]
+    pub long_gap_ns: u64,
+    /// A read, reply, operation or call that took at least this long is kept however many there are, ns.
+    #[serde(default)]
+    pub slow_ns: u64,
+    /// So many rows of each event but Gap are kept whole on a thread (of polls: the long ones). Later ones are kept if
+    /// they are slow or in a slice that is kept; of proposals one in `slice_every`.
+    #[serde(default)]
+    pub complete_rows: u64,
+    /// Rows that were left out for the sake of `complete_rows`. With 0 the rows are complete, but for short polls.
+    #[serde(default)]
+    pub thinned: u64,
+    /// Whether the kernel says how long threads waited for a CPU; otherwise `run_delay_ns` is null everywhere.
+    #[serde(default)]
+    pub run_delay: bool,
     /// Stamps lost because a thread's buffer was full: the newest.
     pub dropped: u64,
     /// Threads: OS id, name, and the runtime's role (`broker`, `server`, `meta`, `all`, `blocking`, `own-thread`).
     pub threads: Vec<(u32, String, String)>,
+}
+
+/// The names that a row can have: those of roles, operations and steps, and none.
+pub const NAMES: [&str; 24] = [
+    "",
+    "accept",
+    "connection",
+    "write",
+    "effect",
+    "peer",
+    "tick",
+    "batcher",
+    "rpc_client",
+    "rpc_server",
+    "raft",
+    "main",
+    "meta",
+    "append",
+    "sync",
+    "roll",
+    "read",
+    "raft_append",
+    "committed",
+    "vote",
+    "route",
+    "membership",
+    "set_last_applied",
+    "other",
+];
+
+impl Event {
+    /// All, in the order of their declaration.
+    pub const ALL: [Event; 7] =
+        [Event::Read, Event::Reply, Event::Op, Event::Poll, Event::Gap, Event::Call, Event::Proposal];
+
+    /// As it stands in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Read => "read",
+            Event::Reply => "reply",
+            Event::Op => "op",
+            Event::Poll => "poll",
+            Event::Gap => "gap",
+            Event::Call => "call",
+            Event::Proposal => "proposal",
+        }
+    }
+}
+
+impl Stamp {
+    /// A row without anything but this.
+    pub fn new(event: Event, name: &'static str, thread: u32) -> Stamp {
+        Stamp {
+            event,
+            name,
+            thread,
+            shard: None,
+            conn: None,
+            port: None,
+            offset: None,
+            op: None,
+            after: None,
+            proposal: None,
+            first: None,
+            count: None,
+            woken_ns: None,
+            queued_ns: None,
+            started_ns: None,
+            finished_ns: None,
+            resumed_ns: None,
+            sent_ns: None,
+            received_ns: None,
+            proposed_ns: None,
+            committed_ns: None,
+            answered_ns: None,
+            returned_ns: None,
+            cpu_ns: None,
+            run_delay_ns: None,
+            voluntary: None,
+            involuntary: None,
+            wal_ns: None,
+            memtable_ns: None,
+            delay_ns: None,
+            thread_wait_ns: None,
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! A connection as its shard knows it on compio: the writing side of a socket, and what waits for it.
 
-use crate::broker::effect::{Handover, ShardId};
+use crate::broker::effect::{ConnId, Handover, ShardId};
 use crate::outbox::Outbox;
+use crate::stamps::{self, Reads};
 use compio::net::TcpStream;
 
 pub(super) struct Conn {
@@ -16,10 +17,12 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream) -> (Conn, TcpStream) {
+    /// Of `stream`, of which `read` bytes have been read elsewhere; and its reading side.
+    pub(super) fn new(shard: ShardId, id: ConnId, stream: TcpStream, read: usize) -> (Conn, TcpStream, Reads) {
+        let (reads, replies) = stamps::wire(shard, id, &stream, read);
         let (reader, socket) = stream.into_split();
-        let outbox = Outbox::default();
-        (Conn { socket, outbox, writing: false, closing: false, dirty: false, moving: None }, reader)
+        let outbox = Outbox::new(replies);
+        (Conn { socket, outbox, writing: false, closing: false, dirty: false, moving: None }, reader, reads)
     }
 
     /// Whether something is still to be written.

@@ -1,8 +1,9 @@
 //! A connection as its shard knows it on monoio: the writing side of a socket, and what waits for it.
 
-use crate::broker::effect::{Handover, ShardId};
+use crate::broker::effect::{ConnId, Handover, ShardId};
 use crate::outbox::Outbox;
 use crate::shell;
+use crate::stamps::{self, Reads};
 use bytes::Bytes;
 use monoio::buf::IoVecBuf;
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf, Splitable};
@@ -21,11 +22,26 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream) -> (Conn, OwnedReadHalf<TcpStream>) {
+    /// Of `stream`, of which `read` bytes have been read elsewhere; and its reading side.
+    pub(super) fn new(
+        shard: ShardId,
+        id: ConnId,
+        stream: TcpStream,
+        read: usize,
+    ) -> (Conn, OwnedReadHalf<TcpStream>, Reads) {
         let socket = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
-        let (writer, outbox) = (Some(writer), Outbox::default());
-        (Conn { socket, writer, outbox, closing: false, dirty: false, moving: None }, reader)
+        let mut conn = Conn {
+            socket,
+            writer: Some(writer),
+            outbox: Outbox::default(),
+            closing: false,
+            dirty: false,
+            moving: None,
+        };
+        let (reads, replies) = stamps::wire(shard, id, &conn.borrow(), read);
+        conn.outbox = Outbox::new(replies);
+        (conn, reader, reads)
     }
 
     /// Whether something is still to be written.

@@ -1,11 +1,13 @@
 //! A connection's writing side, as its shard keeps it.
 
-use crate::broker::effect::{Handover, ShardId};
+use crate::broker::effect::{ConnId, Handover, ShardId};
 use crate::outbox::{Outbox, Wrote};
 use crate::server::SocketCounters;
 use crate::shell;
+use crate::stamps::{self, Reads};
 use std::rc::Rc;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 pub(super) struct Conn {
     pub(super) socket: Rc<OwnedWriteHalf>,
@@ -20,9 +22,12 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(socket: OwnedWriteHalf) -> Conn {
-        let (socket, outbox) = (Rc::new(socket), Outbox::default());
-        Conn { socket, outbox, writing: false, closing: false, dirty: false, moving: None }
+    /// Of `stream`, of which `read` bytes have been read elsewhere; and its reading side.
+    pub(super) fn new(shard: ShardId, id: ConnId, stream: TcpStream, read: usize) -> (Conn, OwnedReadHalf, Reads) {
+        let (reads, replies) = stamps::wire(shard, id, &stream, read);
+        let (reader, writer) = stream.into_split();
+        let (socket, outbox) = (Rc::new(writer), Outbox::new(replies));
+        (Conn { socket, outbox, writing: false, closing: false, dirty: false, moving: None }, reader, reads)
     }
 
     /// Writes what is pending as far as the socket takes it; false when it is full.

@@ -4,9 +4,11 @@ use crate::broker::effect::{ConnId, ShardId};
 use crate::outbox::{Outbox, Wrote};
 use crate::server::SocketCounters;
 use crate::shell;
-use std::sync::Mutex;
+use crate::stamps::{self, Reads};
 use std::sync::atomic::{AtomicU16, Ordering};
-use tokio::net::tcp::OwnedWriteHalf;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 pub(super) struct Conn {
     pub(super) id: ConnId,
@@ -28,8 +30,12 @@ pub(super) struct Out {
 }
 
 impl Conn {
-    pub(super) fn new(id: ConnId, socket: OwnedWriteHalf, home: ShardId) -> Conn {
-        Conn { id, socket, out: Mutex::default(), home: AtomicU16::new(home) }
+    /// Of `stream`; and its reading side.
+    pub(super) fn new(id: ConnId, stream: TcpStream, home: ShardId) -> (Arc<Conn>, OwnedReadHalf, Reads) {
+        let (reads, replies) = stamps::wire(home, id, &stream, 0);
+        let (reader, socket) = stream.into_split();
+        let out = Mutex::new(Out { outbox: Outbox::new(replies), ..Out::default() });
+        (Arc::new(Conn { id, socket, out, home: AtomicU16::new(home) }), reader, reads)
     }
 
     pub(super) fn home(&self) -> ShardId {

@@ -1,0 +1,129 @@
+//! An operation of the broker: from the shell that is to do it to the broker that gets its result.
+
+use super::thread;
+use super::wire::Cause;
+use super::{collect, is_on};
+use crate::broker::effect::{Input, OpId, PeerMsg, ShardId};
+use crate::shell::Done;
+use regauge_traces::ticks;
+use std::collections::HashMap;
+
+/// An operation under way. Copied to whatever thread does it, and back.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Operation {
+    row: OperationRow,
+}
+
+/// Times in ticks; 0: not known, or not so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OperationRow {
+    pub name: &'static str,
+    pub shard: ShardId,
+    pub op: OpId,
+    pub after: Option<OpId>,
+    pub cause: Option<(u64, u64)>,
+    pub proposal: u64,
+    pub queued: u64,
+    pub started: u64,
+    pub finished: u64,
+    pub woken: u64,
+    pub resumed: u64,
+}
+
+impl Operation {
+    /// The shell was told to do it: `meta`, `append`, `sync`, `roll`, `read` or `peer`.
+    pub fn queued(name: &'static str, shard: ShardId, op: OpId) -> Operation {
+        let (mut queued, mut cause) = (0, None);
+        if is_on() {
+            (queued, cause) = (ticks::now(), Cause::current());
+        }
+        let row = OperationRow {
+            name,
+            shard,
+            op,
+            after: None,
+            cause,
+            proposal: 0,
+            queued,
+            started: 0,
+            finished: 0,
+            woken: 0,
+            resumed: 0,
+        };
+        Operation { row }
+    }
+
+    /// The operation that it waited for.
+    pub fn after(mut self, op: Option<OpId>) -> Operation {
+        self.row.after = op;
+        self
+    }
+
+    /// The proposal that carried a meta call.
+    pub fn carried_by(mut self, proposal: u64) -> Operation {
+        self.row.proposal = proposal;
+        self
+    }
+
+    /// Does it by a blocking call, on the thread where that runs. What a ring does is not run so.
+    pub fn run<T>(mut self, call: impl FnOnce() -> T) -> (T, Operation) {
+        if self.row.queued == 0 {
+            return (call(), self);
+        }
+        self.row.started = ticks::now();
+        let result = call();
+        self.row.finished = ticks::now();
+        (result, self)
+    }
+
+    /// As [`Operation::run`], on a thread of a pool.
+    pub fn run_on_pool<T>(self, call: impl FnOnce() -> T) -> (T, Operation) {
+        if self.row.queued != 0 {
+            thread::this_is_blocking();
+        }
+        self.run(call)
+    }
+
+    /// Its result goes to the broker, at once.
+    #[must_use]
+    pub fn done(self, result: Done) -> Input<'static> {
+        let op = self.row.op;
+        self.resumed();
+        Input::Done { op, result }
+    }
+
+    fn resumed(mut self) {
+        let row = &mut self.row;
+        let Some(limits) = collect::limits().filter(|_| row.queued != 0) else { return };
+        row.resumed = ticks::now();
+        // The task at hand has waited for it, unless it was woken for something else before.
+        row.woken = Some(thread::current_poll().0).filter(|woken| *woken > row.queued).unwrap_or(0);
+        let choice = row.resumed.saturating_sub(row.queued) >= limits.slow || thread::is_sampled(limits, row.queued);
+        thread::with_buffers(|buffers| buffers.operations.push(self.row, choice));
+    }
+}
+
+/// The appends that a shard waits for other shards to do.
+#[derive(Debug, Default)]
+pub struct RemoteAppends(HashMap<OpId, Operation>);
+
+impl RemoteAppends {
+    /// Shard `from` says something to another.
+    pub fn sent(&mut self, from: ShardId, msg: &PeerMsg) {
+        if let PeerMsg::Append { token, .. } = msg
+            && is_on()
+        {
+            self.0.insert(*token, Operation::queued("peer", from, *token));
+        }
+    }
+
+    /// Another shard's answer goes to the broker.
+    pub fn received(&mut self, msg: &PeerMsg) {
+        if let PeerMsg::Appended { token } = msg
+            && let Some(operation) = self.0.remove(token)
+        {
+            operation.resumed();
+        }
+    }
+}

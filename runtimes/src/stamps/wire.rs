@@ -1,0 +1,159 @@
+//! The bytes of a connection, counted, so that what the driver sent and got can be found in what the broker did.
+//!
+//! One row for each read, and one for each run of bytes of an outbox that was released together: never one per packet.
+
+use super::limits::Limits;
+use super::{collect, is_on, thread};
+use crate::broker::effect::{ConnId, OpId, ShardId};
+use regauge_traces::ticks;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+
+/// Times in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadRow {
+    pub conn: u64,
+    pub port: u32,
+    pub offset: u64,
+    pub woken: u64,
+    pub started: u64,
+    pub resumed: u64,
+}
+
+/// Times in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReplyRow {
+    pub conn: u64,
+    pub port: u32,
+    pub shard: ShardId,
+    pub offset: u64,
+    pub op: Option<OpId>,
+    pub queued: u64,
+    pub finished: u64,
+}
+
+/// The two directions of a connection that `shard` takes over, of which `read` bytes have been read already.
+pub fn wire(shard: ShardId, conn: ConnId, socket: &impl AsFd, read: usize) -> (Reads, Replies) {
+    let Some(limits) = collect::limits().filter(|_| is_on()) else { return (Reads(None), Replies(None)) };
+    let peer = socket2::SockRef::from(socket).peer_addr().ok().and_then(|addr| addr.as_socket());
+    let (conn, port) = (conn.0, peer.map_or(0, |addr| u32::from(addr.port())));
+    let replies = RepliesOn { limits, conn, port, shard, pushed: 0, written: 0, open: VecDeque::new() };
+    (Reads(Some(ReadsOn { limits, conn, port, offset: read as u64 })), Replies(Some(Box::new(replies))))
+}
+
+/// What is read from a connection.
+#[derive(Debug, Default)]
+pub struct Reads(Option<ReadsOn>);
+
+#[derive(Debug)]
+struct ReadsOn {
+    limits: &'static Limits,
+    conn: u64,
+    port: u32,
+    offset: u64,
+}
+
+impl Reads {
+    /// So many bytes go to the broker now. What is queued while the result lives, is queued because of them.
+    pub fn got(&mut self, bytes: usize) -> Cause {
+        let Some(on) = &mut self.0 else { return Cause(None) };
+        on.offset += bytes as u64;
+        let (woken, started) = thread::current_poll();
+        let row = ReadRow { conn: on.conn, port: on.port, offset: on.offset, woken, started, resumed: ticks::now() };
+        let is_slow = row.resumed.saturating_sub(if woken == 0 { started } else { woken }) >= on.limits.slow;
+        let choice = is_slow || thread::is_sampled(on.limits, row.resumed);
+        thread::with_buffers(|buffers| buffers.reads.push(row, choice));
+        Cause::is(on.conn, on.offset)
+    }
+}
+
+thread_local! {
+    /// The read that the broker handles now: connection and offset.
+    static CAUSE: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+}
+
+/// That the broker handles what was read from a connection, as long as this lives.
+#[derive(Debug)]
+#[must_use]
+pub struct Cause(Option<(u64, u64)>);
+
+impl Cause {
+    fn is(conn: u64, offset: u64) -> Cause {
+        CAUSE.set(Some((conn, offset)));
+        Cause(Some((conn, offset)))
+    }
+
+    /// The broker handles all that a connection had sent to the shard that accepted it.
+    pub fn handover(conn: ConnId, bytes: usize) -> Cause {
+        if is_on() { Cause::is(conn.0, bytes as u64) } else { Cause(None) }
+    }
+
+    pub(super) fn current() -> Option<(u64, u64)> {
+        CAUSE.get()
+    }
+}
+
+impl Drop for Cause {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            CAUSE.set(None);
+        }
+    }
+}
+
+/// What is written to a connection.
+#[derive(Debug, Default)]
+pub struct Replies(Option<Box<RepliesOn>>);
+
+#[derive(Debug)]
+struct RepliesOn {
+    limits: &'static Limits,
+    conn: u64,
+    port: u32,
+    shard: ShardId,
+    pushed: u64,
+    written: u64,
+    /// What has been put into the outbox and not been written, by what released it.
+    open: VecDeque<Run>,
+}
+
+#[derive(Debug)]
+struct Run {
+    end: u64,
+    op: Option<OpId>,
+    queued: u64,
+}
+
+impl Replies {
+    /// So many bytes enter the outbox, released by `op`.
+    pub fn pushed(&mut self, bytes: usize, op: Option<OpId>) {
+        let Some(on) = &mut self.0 else { return };
+        on.pushed += bytes as u64;
+        match on.open.back_mut() {
+            Some(run) if run.op == op => run.end = on.pushed,
+            _ => on.open.push_back(Run { end: on.pushed, op, queued: ticks::now() }),
+        }
+    }
+
+    /// The kernel took so many bytes.
+    pub fn wrote(&mut self, bytes: usize) {
+        let Some(on) = &mut self.0 else { return };
+        on.written += bytes as u64;
+        let finished = ticks::now();
+        while let Some(run) = on.open.pop_front_if(|run| run.end <= on.written) {
+            let RepliesOn { limits, conn, port, shard, .. } = **on;
+            let row = ReplyRow { conn, port, shard, offset: run.end, op: run.op, queued: run.queued, finished };
+            let is_slow = finished.saturating_sub(run.queued) >= limits.slow;
+            let choice = is_slow || thread::is_sampled(limits, finished);
+            thread::with_buffers(|buffers| buffers.replies.push(row, choice));
+        }
+    }
+
+    /// The connection belongs to another shard now.
+    pub fn moved_to(&mut self, shard: ShardId) {
+        if let Some(on) = &mut self.0 {
+            on.shard = shard;
+        }
+    }
+}
