@@ -3,6 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod planted;
 pub mod stamps;
 
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
@@ -284,13 +285,18 @@ fn write_requests(path: &Path, rows: &[Row]) {
 }
 
 fn write_histograms(path: &Path, rows: &[Row]) {
+    let measured = rows.iter().filter(|row| row.flags & WARMUP == 0);
+    let timed = measured.filter_map(|row| Some((row.step, row.latency_ns?, row.service_ns?)));
+    write_histograms_of(path, timed);
+}
+
+/// Histograms of (step, latency, service).
+pub fn write_histograms_of<'a>(path: &Path, rows: impl Iterator<Item = (&'a str, u64, u64)>) {
     let mut histograms: BTreeMap<(&str, &str), Histogram<u64>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.flags & WARMUP == 0) {
-        for (metric, value) in [("latency", row.latency_ns), ("service", row.service_ns)] {
-            if let Some(value) = value {
-                let new = || Histogram::new_with_max(120_000_000_000, 3).unwrap();
-                histograms.entry((row.step, metric)).or_insert_with(new).record(value).unwrap();
-            }
+    for (step, latency, service) in rows {
+        for (metric, value) in [("latency", latency), ("service", service)] {
+            let new = || Histogram::new_with_max(120_000_000_000, 3).unwrap();
+            histograms.entry((step, metric)).or_insert_with(new).record(value).unwrap();
         }
     }
     let blobs: Vec<Vec<u8>> = histograms

@@ -13,39 +13,7 @@ pub const META: u32 = 200;
 pub const POOL: u32 = 300;
 
 pub fn blank(event: Event, name: &'static str, thread: u32) -> Stamp {
-    Stamp {
-        event,
-        name,
-        thread,
-        shard: None,
-        conn: None,
-        port: None,
-        offset: None,
-        op: None,
-        after: None,
-        proposal: None,
-        first: None,
-        count: None,
-        woken_ns: None,
-        queued_ns: None,
-        started_ns: None,
-        finished_ns: None,
-        resumed_ns: None,
-        sent_ns: None,
-        received_ns: None,
-        proposed_ns: None,
-        committed_ns: None,
-        answered_ns: None,
-        returned_ns: None,
-        cpu_ns: None,
-        run_delay_ns: None,
-        voluntary: None,
-        involuntary: None,
-        wal_ns: None,
-        memtable_ns: None,
-        delay_ns: None,
-        thread_wait_ns: None,
-    }
+    Stamp::new(event, name, thread)
 }
 
 pub fn meta() -> StampsMeta {
@@ -53,11 +21,7 @@ pub fn meta() -> StampsMeta {
     StampsMeta {
         clock: "clock_gettime".into(),
         slice_every: 1,
-        threads: vec![
-            thread(SHARD, "shard-0", "broker"),
-            thread(META, "meta", "meta"),
-            thread(META, "server", "server"),
-        ],
+        threads: vec![thread(SHARD, "shard-0", "broker"), thread(META, "meta", "meta"), thread(META, "meta", "server")],
         ..StampsMeta::default()
     }
 }
