@@ -23,6 +23,7 @@ pub mod diagnose;
 pub mod episodes;
 pub mod error;
 pub mod evidence;
+pub mod explain;
 pub mod lanes;
 pub mod load;
 pub mod report;

@@ -50,6 +50,7 @@ pub fn render(analysis: &Analysis) -> String {
         "",
     );
     footnotes(&mut text, analysis);
+    crate::lanes::terminal::render(&mut text, &analysis.lanes, &analysis.lanes_missing);
     text.push('\n');
     wrap(&mut text, &analysis.finding, "");
     wrap(&mut text, &format!("Verdict: {}", analysis.verdict), "");

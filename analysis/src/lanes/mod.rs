@@ -18,6 +18,7 @@ pub mod overlay;
 pub mod slow;
 pub mod study;
 mod table;
+pub mod terminal;
 mod threads;
 pub mod timeline;
 
