@@ -1,7 +1,7 @@
 //! `regauge drive`: one run of a trace's plan against any MQTT broker, open loop.
 
 use anyhow::{Context, Result};
-use regauge_replayer::drive::{DriveOptions, drive};
+use regauge_replayer::drive::{DriveOptions, Target, drive};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -16,7 +16,10 @@ pub struct Args {
     /// Address of the broker
     #[arg(long, value_name = "ADDR")]
     target: SocketAddr,
-    /// Directory for requests.parquet and histograms.parquet
+    /// Address of the meta-service's gRPC port, for the trace's raft proposals
+    #[arg(long, value_name = "ADDR")]
+    meta: Option<SocketAddr>,
+    /// Directory for requests.parquet, histograms.parquet and connections.parquet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Bind the driver to this CPU
@@ -50,7 +53,8 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(warmup) = args.warmup {
         options.warmup_ns = Some(warmup.as_nanos() as u64);
     }
-    let record = drive(&args.trace, args.target, &args.out, &options)?;
+    let target = Target { mqtt: args.target, meta: args.meta };
+    let record = drive(&args.trace, target, &args.out, &options)?;
     if args.json || args.options.is_some() {
         return crate::ui::print_json_line(&record);
     }

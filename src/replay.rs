@@ -35,7 +35,7 @@ pub struct Experiment {
     /// The arms: a file, or one of the embedded sets `default` and `factorial`
     #[arg(long, value_name = "FILE", default_value = "default")]
     pub arms: String,
-    /// Blocks: each runs every arm once (default 10)
+    /// Blocks: each runs every arm once (default 10); more than a study has so far adds the others
     #[arg(long, value_name = "N")]
     pub blocks: Option<u32>,
     /// Seed of the order of arms
@@ -47,6 +47,9 @@ pub struct Experiment {
     /// Requests planned before this are warm-up and enter no table (default: a tenth of the trace, 2 s at most)
     #[arg(long, value_name = "TIME", value_parser = crate::ui::parse_duration)]
     pub warmup: Option<Duration>,
+    /// Whether servers stamp what they do, for the lanes: true (the default) or false
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub stamps: bool,
     /// CPU layout: disjoint or shared (default: what the host allows and the gates pass)
     #[arg(long, value_name = "NAME", value_parser = ["disjoint", "shared"])]
     pub layout: Option<String>,
@@ -117,6 +120,7 @@ pub fn experiment(trace: &Path, out: &Path, asked: &Experiment, stop: &Stop) -> 
         speed: asked.speed,
         pilot_ns: 2_000_000_000,
         layout: asked.layout.clone(),
+        stamps: asked.stamps,
         gates: None,
         timeouts: Timeouts::default(),
         version: env!("CARGO_PKG_VERSION").to_string(),

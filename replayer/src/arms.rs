@@ -201,6 +201,7 @@ impl Arm {
             }
         };
         row.check()?;
+        row.check_stack(stack)?;
         Ok(Arm { name, stack, row, place: place.to_owned() })
     }
 

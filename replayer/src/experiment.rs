@@ -5,7 +5,8 @@
 //! block. See `METHODOLOGY.md`.
 //!
 //! A study survives its interruption: run.json is written last and atomically, so a run is there or it is not, and the
-//! same command continues at the first that is missing. It leaves out what follows from the samples (the analysis) and
+//! same command continues at the first that is missing. The same command with more blocks adds them: their order follows
+//! from the seed and their numbers, so they are those that a longer study would have had. It leaves out what follows from the samples (the analysis) and
 //! running invalid blocks again.
 
 mod config;
@@ -28,7 +29,7 @@ use crate::doctor::{Level, Report, examine};
 use crate::gates::{GateLimits, block, sentences};
 use crate::host::cpu;
 use pace::Pace;
-use regauge_traces::study::{ArmRecord, LayoutRecord, Manifest, RunRecord, STUDY_VERSION};
+use regauge_traces::study::{ArmRecord, LayoutRecord, Manifest, RunRecord, STUDY_VERSION, Stage};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -115,11 +116,15 @@ pub fn run_study(config: StudyConfig, progress: &mut dyn Progress) -> Result<Stu
         return Err(ExperimentError::Config(text));
     }
     let arms = config.arms.resolve(&allowed, &layout.server_cpus, crate::layout::driver_own(&layout))?;
-    let manifest = manifest(&config, &arms, &layout, &limits, &host)?;
-    if let Some(earlier) = &earlier {
-        store.same_study(earlier, &manifest)?;
-    }
+    let mut manifest = manifest(&config, &arms, &layout, &limits, &host)?;
+    let unwritten = match &earlier {
+        None => true,
+        Some(earlier) => store.goes_on(earlier, &mut manifest)?,
+    };
     let context = Context { config: &config, store: &store, arms, layout, limits };
+    if earlier.is_some() && unwritten {
+        store.write_manifest(&manifest)?;
+    }
     let interrupted = match blocks(&context, earlier.is_none().then_some(&manifest), &mut pace) {
         Ok(()) => false,
         Err(Stopped::Interrupted) => true,
@@ -149,14 +154,17 @@ fn manifest(
 ) -> Result<Manifest, ExperimentError> {
     let json = |e: serde_json::Error| ExperimentError::Config(format!("the manifest cannot be written as JSON ({e})"));
     let workload = &config.workload;
+    let created = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     Ok(Manifest {
         version: STUDY_VERSION,
         // The binary is the system under test: another build is another study.
         regauge: format!("{}, binary {}", config.version, store::file_hash(&config.exe)?),
-        created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        created: created.clone(),
         command: config.command.clone(),
         seed: config.seed,
         blocks: config.blocks,
+        stages: vec![Stage { created, blocks: config.blocks }],
+        stamps: config.stamps,
         arms: arms.to_vec(),
         base: config.arms.base().to_owned(),
         workload_hash: workload.workload_hash.clone(),

@@ -10,7 +10,7 @@ mod attestation;
 pub mod block;
 
 use crate::canary::Canary;
-use crate::drive::DriverRecord;
+use crate::drive::{DriverRecord, LagRecord};
 use crate::layout::SHARED;
 use regauge_traces::study::{ArmRecord, Gate, LayoutRecord};
 use serde::{Deserialize, Serialize};
@@ -28,9 +28,10 @@ const SYNC_FLOOR_NS: u64 = 50_000;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateLimits {
-    /// Requests sent within the plan's length over requests planned, at least.
+    /// Requests that the driver sent, or would have sent but for the server, within the plan's length over requests
+    /// planned, at least.
     pub achieved_ratio_min: f64,
-    /// 99th percentile of the driver's own lateness, at most, ns. What a slow server held back is not the driver's
+    /// 99th percentile of the driver's own lateness, in sending and in reading each, at most, ns. What a slow server held back is not the driver's
     /// fault: it is latency.
     pub lag_p99_ns_max: u64,
     /// 99.9th percentile of it, at most, ns.
@@ -98,6 +99,8 @@ pub struct RunFacts<'a> {
     pub server: &'a Value,
     /// The run's directory with the driver's files.
     pub dir: &'a Path,
+    /// Whether the server was to write its stamps there too.
+    pub stamps: bool,
     /// Steal and canaries.
     pub surroundings: &'a Surroundings,
 }
@@ -105,7 +108,7 @@ pub struct RunFacts<'a> {
 /// All gates of one run, except those over its block.
 pub fn of_run(facts: &RunFacts<'_>, limits: &GateLimits) -> Vec<Gate> {
     let mut gates = of_driver(facts, limits);
-    gates.push(files(facts.dir));
+    gates.push(files(facts.dir, facts.stamps));
     gates.push(attestation::gate(facts.arm, facts.layout, facts.server));
     gates.extend(of_host(facts.surroundings, limits));
     gates
@@ -121,10 +124,9 @@ pub fn of_driver(facts: &RunFacts<'_>, limits: &GateLimits) -> Vec<Gate> {
         }
     };
     let own = crate::layout::driver_own(facts.layout);
-    let ratio = driver.achieved_per_s / driver.offered_per_s;
+    let ratio = driver.tried_per_s / driver.offered_per_s;
     let missing = driver.lost + driver.unsent;
     let lost_ratio = missing as f64 / driver.requests as f64;
-    let lag = &driver.driver_lag_ns;
     let mut gates = vec![
         gate("plan", driver.plan_hash == facts.plan_hash, driver.plan_hash.as_str(), facts.plan_hash),
         gate(
@@ -136,25 +138,34 @@ pub fn of_driver(facts: &RunFacts<'_>, limits: &GateLimits) -> Vec<Gate> {
         gate(
             "offered",
             ratio >= limits.achieved_ratio_min,
-            format!("{:.1} of {:.1} requests/s ({ratio:.4})", driver.achieved_per_s, driver.offered_per_s),
-            format!("at least {} of the planned rate", limits.achieved_ratio_min),
+            format!("{:.1} of {:.1} requests/s ({ratio:.4})", driver.tried_per_s, driver.offered_per_s),
+            format!("at least {} of the planned rate, but for what the server held back", limits.achieved_ratio_min),
         ),
         gate(
-            "driver_lag_p99",
-            lag.p99 <= limits.lag_p99_ns_max,
-            format!("{} late at P99", us(lag.p99)),
-            format!("at most {}", us(limits.lag_p99_ns_max)),
+            "measured",
+            driver.measured > 0,
+            format!("{} of {} requests after the warm-up", driver.measured, driver.requests),
+            "at least one: shorten the warm-up or replay a longer trace",
         ),
     ];
-    if driver.requests >= limits.lag_p99_9_requests_min {
-        gates.push(gate(
-            "driver_lag_p99_9",
-            lag.p99_9 <= limits.lag_p99_9_ns_max,
-            format!("{} late at P99.9", us(lag.p99_9)),
-            format!("at most {}", us(limits.lag_p99_9_ns_max)),
-        ));
-    }
+    gates.extend(late("driver_lag", "late in sending", &driver.driver_lag_ns, driver.requests, limits));
+    gates.extend(late("read_lag", "late in reading, at most,", &driver.read_lag_ns, driver.requests, limits));
+    gates.push(gate(
+        "connections",
+        driver.failed_connections == 0 && driver.setup_failed == 0,
+        match &driver.first_fault {
+            Some(fault) => format!("{} failed ({fault}), {}", driver.failed_connections, refused(&driver)),
+            None => format!("{} failed, {}", driver.failed_connections, refused(&driver)),
+        },
+        "no connection that failed or was refused",
+    ));
     gates.push(gate("replies", driver.wrong == 0, format!("{} wrong", driver.wrong), "0 wrong replies"));
+    gates.push(gate(
+        "protocol",
+        driver.violations == 0,
+        format!("{} acknowledgements that belong to no request", driver.violations),
+        "each request acknowledged once, and nothing else",
+    ));
     gates.push(gate(
         "errors",
         driver.requests > 0 && lost_ratio <= limits.lost_ratio_max,
@@ -162,6 +173,23 @@ pub fn of_driver(facts: &RunFacts<'_>, limits: &GateLimits) -> Vec<Gate> {
         format!("at most {} %", limits.lost_ratio_max * 100.0),
     ));
     gates
+}
+
+/// The driver was on time, in sending or in reading.
+fn late(name: &str, how: &str, lag: &LagRecord, requests: u64, limits: &GateLimits) -> Vec<Gate> {
+    let judge = |suffix: &str, percentile: &str, ns: u64, ns_max: u64| {
+        let measured = format!("{} {how} at {percentile}", us(ns));
+        gate(&format!("{name}_{suffix}"), ns <= ns_max, measured, format!("at most {}", us(ns_max)))
+    };
+    let mut gates = vec![judge("p99", "P99", lag.p99, limits.lag_p99_ns_max)];
+    if requests >= limits.lag_p99_9_requests_min {
+        gates.push(judge("p99_9", "P99.9", lag.p99_9, limits.lag_p99_9_ns_max));
+    }
+    gates
+}
+
+fn refused(driver: &DriverRecord) -> String {
+    format!("{} CONNECTs of the replay's own refused", driver.setup_failed)
 }
 
 fn of_host(surroundings: &Surroundings, limits: &GateLimits) -> Vec<Gate> {
@@ -197,14 +225,18 @@ fn of_host(surroundings: &Surroundings, limits: &GateLimits) -> Vec<Gate> {
     ]
 }
 
-/// The driver's files are there and not empty.
-fn files(dir: &Path) -> Gate {
-    let absent: Vec<&str> = ["requests.parquet", "histograms.parquet"]
-        .into_iter()
+/// The files of the driver and the server are there and not empty.
+fn files(dir: &Path, stamps: bool) -> Gate {
+    let stamps = stamps.then_some("stamps.parquet");
+    let asked: Vec<&str> =
+        ["requests.parquet", "histograms.parquet", "connections.parquet"].into_iter().chain(stamps).collect();
+    let absent: Vec<&str> = asked
+        .iter()
+        .copied()
         .filter(|name| !std::fs::metadata(dir.join(name)).is_ok_and(|m| m.is_file() && m.len() > 0))
         .collect();
-    let measured = if absent.is_empty() { "both".to_owned() } else { format!("without {}", absent.join(" and ")) };
-    gate("samples", absent.is_empty(), measured, "requests.parquet and histograms.parquet")
+    let measured = if absent.is_empty() { "all".to_owned() } else { format!("without {}", absent.join(" and ")) };
+    gate("samples", absent.is_empty(), measured, asked.join(", "))
 }
 
 /// One sentence per gate that failed.

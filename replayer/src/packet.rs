@@ -23,8 +23,8 @@ pub const PACKET_BYTES_MAX: u64 = 268_435_455 + 5;
 /// The longest string or binary field, bytes.
 const FIELD_BYTES_MAX: usize = 65_535;
 
-/// Bytes of the tag that opens a payload long enough for it: the operation's id, so that a packet found in a capture
-/// or in a segment file can be traced back.
+/// Bytes of the tag that opens a payload long enough for it: the request's ordinal in the plan, so that a packet found in
+/// a capture or in a segment file can be traced back.
 const TAG_BYTES: usize = 8;
 
 /// The shared payload: printable ASCII without structure, because a broker or a file system that compresses must not

@@ -52,7 +52,8 @@ fn the_built_in_arms_fit_hosts_of_every_size() {
     assert_eq!(differences(&default), [], "the default arms must differ in their stack alone");
     let factorial = Arms::load("factorial").unwrap().resolve(&[0], &[0], None).unwrap();
     let differ: Vec<String> = differences(&factorial).into_iter().map(|d| d.setting).collect();
-    assert_eq!(differ, ["durability", "files", "placement"]);
+    let expected = ["durability", "eager_handoff", "files", "last_applied", "placement", "raft_sync", "roles"];
+    assert_eq!(differ, expected);
 }
 
 #[test]
@@ -73,6 +74,12 @@ fn threads_and_cpus_follow_from_each_other() {
     assert!(refused("cpus = []").contains("do not fit on 0 CPUs"));
     assert!(refused("cpus = [9]").contains("CPU 9 is not among the CPUs that this process may use (0, 1, 2, 3)"));
     assert!(refused("cpus = [3]").contains("CPU 3 belongs to the driver"));
+
+    // What is possible on one stack and not on the others.
+    let text = "base = \"x\"\n[[arm]]\nname = \"x\"\nstack = \"tokio-shared\"\nroles = \"three\"\nrole_threads = 4\n\
+                eager_handoff = true\nnodes = 3\nneighbours = 1\nsession_batch = 1\n";
+    let odd = settings(&Arms::parse(text, "f").unwrap(), &[0, 1], &[0]).remove(0);
+    assert_eq!((odd.role_threads, odd.eager_handoff, odd.nodes, odd.session_batch), (4, true, 3, 1));
 
     // Work stealing may have more workers than CPUs: some brokers are deployed so.
     let text = "base = \"x\"\n[[arm]]\nname = \"x\"\nstack = \"tokio-shared\"\nthreads = 9\n";
@@ -101,8 +108,20 @@ fn each_mistake_gets_one_sentence_with_its_place() {
         (arm(&format!("{stack}durability = \"sync\"")), "arms.toml, line 6: durability `sync` is none of"),
         (
             arm(&format!("{stack}placement = \"pool\"")),
-            "line 6: unknown variant `pool`, expected `inline` or `offload`",
+            "line 6: unknown variant `pool`, expected one of `inline`, `offload`, `own-thread`",
         ),
+        (arm(&format!("{stack}role_threads = 0")), "`role_threads = 0` means"),
+        (
+            arm(&format!("{stack}role_threads = 2")),
+            "arm `x`: `role_threads = 2`: the runtimes of compio have one thread",
+        ),
+        (arm("stack = \"tokio-shared\"\nrole_threads = 5000"), "`role_threads = 5000` is more than 1024"),
+        (arm("stack = \"tokio-pinned\"\neager_handoff = true"), "a setting of tokio-shared alone; tokio-pinned has"),
+        (arm(stack) + "[defaults]\neager_handoff = true\n", "arm `x`: `eager_handoff = true` is a setting of"),
+        (arm(&format!("{stack}nodes = 2")), "`nodes = 2` is no cluster that can be run here; give 1 or 3"),
+        (arm(&format!("{stack}session_batch = 0")), "`session_batch = 0` means no session can be opened"),
+        (arm(&format!("{stack}session_batch = 20000")), "`session_batch = 20000` is more than the 10000"),
+        (arm(&format!("{stack}neighbours = 65")), "`neighbours = 65` is more than 64 threads"),
         (arm(stack) + "[[arm]]\nname = \"x\"\nstack = \"monoio\"\n", "line 7, arm `x`: another arm has this name"),
         (arm(stack) + "[[arm]]\nstack = \"monoio\"\n", "line 7: this arm has no `name`"),
         (arm(stack) + "[[arm]]\nname = \"../up\"\nstack = \"monoio\"\n", "the name becomes a directory"),

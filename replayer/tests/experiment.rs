@@ -183,6 +183,47 @@ fn another_study_in_the_same_place_is_refused_by_what_differs() {
 }
 
 #[test]
+fn a_study_may_get_more_blocks_later_and_never_fewer() {
+    let bench = Bench::new("");
+    bench.run(TWO_ARMS, 2);
+    let first = bench.record(1, "a");
+    let summary = bench.run(TWO_ARMS, 4);
+    assert_eq!((summary.runs_planned, summary.runs_finished, summary.runs_resumed), (8, 8, 4));
+    assert_eq!(serde_json::to_value(bench.record(1, "a")).unwrap(), serde_json::to_value(first).unwrap());
+    let manifest = bench.manifest();
+    let stages: Vec<u32> = manifest.stages.iter().map(|stage| stage.blocks).collect();
+    assert_eq!((manifest.blocks, stages.as_slice()), (4, [2, 4].as_slice()));
+    // The new blocks have the order that they would have had from the start.
+    for (position, index) in order(7, 3, &["a", "b"]).into_iter().enumerate() {
+        assert_eq!(bench.record(3, ["a", "b"][index]).position as usize, position);
+    }
+    let error = run_study(bench.config(TWO_ARMS, 3), &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("blocks (4 were asked for before, 3 now)"), "{error}");
+    // Asked again, nothing is left to do and no stage is added.
+    assert_eq!(bench.run(TWO_ARMS, 4).runs_resumed, 8);
+    assert_eq!(bench.manifest().stages.len(), 2);
+}
+
+#[test]
+fn stamps_are_part_of_the_study_and_every_run_has_them() {
+    let bench = Bench::new("");
+    bench.run(TWO_ARMS, 1);
+    assert!(bench.manifest().stamps);
+    assert!(run_dir(&bench.study(), 0, "a").join("stamps.parquet").exists());
+    let mut config = bench.config(TWO_ARMS, 1);
+    config.stamps = false;
+    let error = run_study(config, &mut Silent).unwrap_err();
+    assert!(matches!(&error, ExperimentError::OtherStudy { differs, .. } if differs == "stamps"), "{error}");
+
+    // A server that was asked for them and wrote none.
+    let bench = Bench::new("[ \"$arm\" = b ] && stamps=");
+    let summary = bench.run(TWO_ARMS, 1);
+    let invalid = bench.invalid(&summary);
+    assert_eq!((invalid.len(), invalid[0].0.as_str()), (1, "b"));
+    assert!(invalid[0].1.starts_with("samples: without stamps.parquet"), "{invalid:?}");
+}
+
+#[test]
 fn wrong_replies_make_a_run_invalid_and_the_study_goes_on() {
     let bench = Bench::new("[ \"$arm\" = b ] && wrong=3");
     let summary = bench.run(TWO_ARMS, 2);
@@ -345,6 +386,7 @@ fn senseless_requests_are_refused_before_anything_is_written() {
     };
     refuse(&|c| c.blocks = 0, "0 blocks");
     refuse(&|c| c.warmup_ns = c.workload.duration_ns + 1, "leaves nothing");
+    refuse(&|c| c.warmup_ns = c.workload.duration_ns, "leaves nothing");
     refuse(&|c| c.workload.requests = 0, "no request");
     refuse(&|c| c.exe = c.exe.join("absent"), "no program");
     assert!(!bench.study().exists());

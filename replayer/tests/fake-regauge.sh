@@ -5,7 +5,7 @@
 set -u
 here=$(dirname "$0")
 verb=$1
-stack= settings= data= out= options=
+stack= settings= data= out= options= stamps=
 shift
 while [ $# -gt 0 ]; do
     case $1 in
@@ -14,6 +14,7 @@ while [ $# -gt 0 ]; do
     --data) data=$2; shift ;;
     --out) out=$2; shift ;;
     --options) options=$2; shift ;;
+    --stamps) stamps=$2; shift ;;
     esac
     shift
 done
@@ -35,6 +36,7 @@ if [ "$verb" = serve ]; then
     echo "{\"ready\":{\"addr\":\"127.0.0.1:9\",\"pid\":$$}}"
     while read -r _; do :; done
     before_stopped
+    if [ -n "$stamps" ]; then echo stamps >"$stamps"; fi
     cpus=$(field "$settings" cpus)
     ring=null iowq=null back_end=epoll threads=
     case $stack in
@@ -51,7 +53,11 @@ if [ "$verb" = serve ]; then
     echo "{\"stopped\":{\"attestation\":{\"stack\":\"$stack\",\"back_end\":\"$back_end\",\"rings\":1,\"epolls\":1,\
 \"threads\":[$threads],\"blocking_threads\":$(field "$settings" blocking_threads),\"iowq_bounded\":$iowq,\
 \"ring_entries\":$ring,\"durability\":\"$(field "$settings" durability)\",\
-\"placement\":\"$(field "$settings" placement)\",\"files\":\"$(field "$settings" files)\",\"kernel\":\"fake\"},\
+\"placement\":\"$(field "$settings" placement)\",\"files\":\"$(field "$settings" files)\",\"kernel\":\"fake\",\
+$(for name in roles raft_sync last_applied meta_store; do printf '"%s":"%s",' $name "$(field "$settings" $name)"; done)\
+$(for name in role_threads eager_handoff neighbours durable_sessions session_batch; do
+    printf '"%s":%s,' $name "$(field "$settings" $name)"
+done)\"nodes\":$(field "$settings" nodes)},\
 \"digest\":{\"meta\":\"$meta\",\"segments\":\"$segments\",\"records\":7,\"sessions\":2},\"counters\":{}}}"
     exit 0
 fi
@@ -59,10 +65,12 @@ fi
 before_driven
 echo samples >"$out/requests.parquet"
 echo samples >"$out/histograms.parquet"
+echo samples >"$out/connections.parquet"
 echo "{\"plan_hash\":\"$plan\",\"requests\":100,\"measured\":90,\"errors\":$((wrong + lost)),\"lost\":$lost,\
-\"wrong\":$wrong,\"unsent\":0,\"offered_per_s\":100.0,\"achieved_per_s\":100.0,\
+\"wrong\":$wrong,\"unsent\":0,\"offered_per_s\":100.0,\"achieved_per_s\":100.0,\"tried_per_s\":100.0,\
 \"driver_lag_ns\":{\"p50\":900,\"p99\":$lag_p99,\"p99_9\":9000,\"max\":9000},\
-\"send_lag_ns\":{\"p50\":900,\"p99\":5000,\"p99_9\":9000,\"max\":9000},\"held\":{\"requests\":0,\"max_ns\":0},\
+\"send_lag_ns\":{\"p50\":900,\"p99\":5000,\"p99_9\":9000,\"max\":9000},\"read_lag_ns\":{\"p50\":900,\"p99\":5000,\"p99_9\":9000,\"max\":9000},\"run_delay_ns\":null,\
+\"lag_refuses_above\":99.99,\"setup_failed\":0,\"violations\":0,\"held\":{\"requests\":0,\"max_ns\":0},\
 \"makespan_ns\":1,\"deliveries\":0,\"cpu_ns\":1,\"connections\":2,\"failed_connections\":0,\"first_fault\":null,\
-\"resized\":0,\"t0_monotonic_ns\":1,\
+\"resized\":0,\"t0_ns\":1,\
 \"replies_digest\":\"$replies\",\"cpu\":$(field "$options" cpu),\"spin\":$(field "$options" spin)}"

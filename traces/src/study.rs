@@ -7,6 +7,8 @@
 //!   arms.toml                               the arms as asked for
 //!   runs/block=000/arm=NAME/requests.parquet   raw samples, one row per planned request (REQUEST_COLUMNS)
 //!   runs/block=000/arm=NAME/histograms.parquet HdrHistograms: step, metric ("latency"|"service"), blob (V2 serialisation)
+//!   runs/block=000/arm=NAME/connections.parquet the driver's connections, one row each (CONNECTION_COLUMNS)
+//!   runs/block=000/arm=NAME/stamps.parquet     the server's stamps ([`crate::stamps`]), unless the study takes none
 //!   runs/block=000/arm=NAME/run.json           RunRecord, written last: a run without it never finished
 //!   runs/block=000/arm=NAME/{server,driver}.log   stderr of the two processes
 //!   tmp/                                    data directories of running servers, empty afterwards
@@ -20,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Version of this layout; a reader refuses a newer one.
-pub const STUDY_VERSION: u32 = 1;
+/// Version of this layout; a reader refuses a newer one. Version 1 had neither connections.parquet nor stamps.parquet,
+/// and requests.parquet ended with the column `flags`; whoever reads it does without.
+pub const STUDY_VERSION: u32 = 2;
 
 /// Bits of the `flags` column of requests.parquet.
 pub mod sample_flags {
@@ -41,8 +44,36 @@ pub mod sample_flags {
 /// `op_id` u64, `step` utf8 (the root's kind), `session` u32 (ordinal), `planned_ns`, `sent_ns` (null if UNSENT),
 /// `latency_ns` (reply − planned; null without a right reply: an error is never a latency),
 /// `service_ns` (reply − sent; null likewise), `status` u32, `flags` u32 (wide types that every polars build reads; they cost nothing once encoded).
-pub const REQUEST_COLUMNS: [&str; 9] =
-    ["op_id", "step", "session", "planned_ns", "sent_ns", "latency_ns", "service_ns", "status", "flags"];
+///
+/// Since version 2, to join a request to what the server saw of it (all u64 but the first):
+/// `connection` u32 (row of connections.parquet), `sent_offset` (bytes sent on the connection up to and including this
+/// packet; null if UNSENT), `reply_offset` (bytes received on it up to and including the reply; null without one).
+/// A proposal has no offsets, since HTTP/2 interleaves: its id in the gRPC request is the `op_id`.
+/// And how much of the latency was the driver's own lateness: `driver_lag_ns` (first try to send − the moment from which
+/// neither server nor protocol stood in the way; null if it never came to a try), `read_lag_ns` (how long the reply may
+/// have lain in the socket before it was read, at most; null without a reply).
+pub const REQUEST_COLUMNS: [&str; 14] = [
+    "op_id",
+    "step",
+    "session",
+    "planned_ns",
+    "sent_ns",
+    "latency_ns",
+    "service_ns",
+    "status",
+    "flags",
+    "connection",
+    "sent_offset",
+    "reply_offset",
+    "driver_lag_ns",
+    "read_lag_ns",
+];
+
+/// Columns of connections.parquet: `connection` u32 (the plan's MQTT connections from 0, then the gRPC channels of
+/// proposals), `port` u32 (the driver's port, which is the server's peer port), `opened_ns` u64 (since t0; 0 for a
+/// channel, which is opened before). A connection that was never opened has no row; a channel that was opened again
+/// after the server took leave has one for each time.
+pub const CONNECTION_COLUMNS: [&str; 3] = ["connection", "port", "opened_ns"];
 
 /// An arm as it was resolved: a stack and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,8 +99,14 @@ pub struct Manifest {
     pub command: Vec<String>,
     /// Seed of the order of arms.
     pub seed: u64,
-    /// Blocks asked for.
+    /// Blocks asked for, all stages together.
     pub blocks: u32,
+    /// How often the study was asked for more blocks than it had, oldest first; the first stage is the study's begin.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+    /// Whether servers stamp what they do (`stamps.parquet`).
+    #[serde(default)]
+    pub stamps: bool,
     /// Arms in the order of arms.toml.
     pub arms: Vec<ArmRecord>,
     /// Name of the base arm of every comparison.
@@ -92,6 +129,15 @@ pub struct Manifest {
     pub host: Value,
     /// Thresholds of the validity gates.
     pub gates: Value,
+}
+
+/// A call that asked for blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// RFC 3339 UTC.
+    pub created: String,
+    /// Blocks of the study from this stage on.
+    pub blocks: u32,
 }
 
 /// Which CPUs each side uses, why, and what a host like this cannot show.
@@ -143,7 +189,8 @@ pub struct RunRecord {
     pub requests: u64,
     /// Requests that ended in an error (LOST, WRONG, UNSENT), warm-up included.
     pub errors: u64,
-    /// The driver's own record: offered and achieved rates, send lag percentiles (ns), deliveries, replies digest.
+    /// The driver's own record: offered and achieved rates, send lag percentiles (ns), deliveries,
+    /// replies digest, `t0_ns` (CLOCK_MONOTONIC of the run's t0).
     pub driver: Value,
     /// The server's own record: attestation (what it really used), digest, CPU time, switches, memory, counters.
     pub server: Value,

@@ -154,6 +154,8 @@ pub fn write_study(dir: &Path, spec: &Spec) {
         command: ["regauge", "replay", "trace.parquet", "--arms", "arms.toml", "--blocks"].map(String::from).to_vec(),
         seed: spec.seed,
         blocks: spec.blocks,
+        stages: Vec::new(),
+        stamps: false,
         arms: arms.collect(),
         base: spec.arms[0].name.into(),
         workload_hash: "6f1c0a55e2b94d3788f0aa1c5f0f7d21".into(),

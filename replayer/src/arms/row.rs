@@ -1,6 +1,6 @@
 //! One table of arms.toml: any of the settings, and those among them that no host can have.
 
-use regauge_runtimes::settings::{Durability, Files, LastApplied, MetaStore, Placement, RaftSync, Roles};
+use regauge_runtimes::settings::{Durability, Files, LastApplied, MetaStore, Placement, RaftSync, Roles, Stack};
 use serde::Deserialize;
 
 /// Largest submission queue that the kernel gives (IORING_MAX_ENTRIES).
@@ -8,6 +8,17 @@ const RING_ENTRIES_MAX: u32 = 32_768;
 
 /// Smallest segment worth rolling, bytes: it must hold at least one packet of a usual size.
 const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+
+/// Most threads that burn CPU beside the server: what RobustMQ's console burnt was one core, and beyond some tens
+/// nothing but the neighbours would run.
+const NEIGHBOURS_MAX: usize = 64;
+
+/// Most threads of a role's runtime.
+const ROLE_THREADS_MAX: usize = 1024;
+
+/// Most sessions that one proposal opens: with the longest client ids such an entry is about as long as a gRPC message
+/// may be (4 MiB).
+const SESSION_BATCH_MAX: u32 = 10_000;
 
 /// One table of the file. All optional: `[defaults]` and `[[arm]]` share it.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -79,6 +90,26 @@ impl Row {
         if self.partitions == Some(0) {
             return zero("partitions");
         }
+        if self.role_threads == Some(0) {
+            return zero("role_threads");
+        }
+        if let Some(n) = self.role_threads.filter(|n| *n > ROLE_THREADS_MAX) {
+            return Err(format!("`role_threads = {n}` is more than {ROLE_THREADS_MAX}; no host has CPUs for them"));
+        }
+        if self.session_batch == Some(0) {
+            return Err("`session_batch = 0` means no session can be opened; 1 gathers nothing".into());
+        }
+        if let Some(n) = self.session_batch.filter(|n| *n > SESSION_BATCH_MAX) {
+            return Err(format!("`session_batch = {n}` is more than the {SESSION_BATCH_MAX} that a proposal may open"));
+        }
+        if let Some(n) = self.nodes.filter(|n| ![1, 3].contains(n)) {
+            return Err(format!("`nodes = {n}` is no cluster that can be run here; give 1 or 3"));
+        }
+        if let Some(n) = self.neighbours.filter(|n| *n > NEIGHBOURS_MAX) {
+            return Err(format!(
+                "`neighbours = {n}` is more than {NEIGHBOURS_MAX} threads that burn CPU; nothing else would run"
+            ));
+        }
         if self.iowq_bounded == Some(0) {
             return Err("`iowq_bounded = 0` would leave the kernel's own width in place unsaid; give the width".into());
         }
@@ -94,6 +125,19 @@ impl Row {
             && let Some(twice) = cpus.iter().find(|c| cpus.iter().filter(|d| d == c).count() > 1)
         {
             return Err(format!("`cpus` names CPU {twice} twice"));
+        }
+        Ok(())
+    }
+
+    /// Settings that a stack cannot have.
+    pub fn check_stack(&self, stack: Stack) -> Result<(), String> {
+        if stack != Stack::TokioShared && self.eager_handoff == Some(true) {
+            return Err(format!(
+                "`eager_handoff = true` is a setting of tokio-shared alone; {stack} has no such hand-off"
+            ));
+        }
+        if let Some(n) = self.role_threads.filter(|n| *n > 1 && stack.is_pinned()) {
+            return Err(format!("`role_threads = {n}`: the runtimes of {stack} have one thread each; give 1"));
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! The two files of a run: raw samples and histograms, as [`regauge_traces::study`] lays them down.
+//! The files of a run: raw samples, histograms and connections, as [`regauge_traces::study`] lays them down.
 //!
 //! Times are delta-encoded, which halves them (see the measurements in METHODOLOGY.md); the step is a dictionary. Row
 //! groups stay small enough for readers that hold one in memory.
 
-use super::DriveError;
 use super::record::histogram;
 use super::samples::Row;
+use super::{DriveError, Opened};
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{DataType, Field, Schema};
 use hdrhistogram::Histogram;
@@ -14,7 +14,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
-use regauge_traces::study::REQUEST_COLUMNS;
+use regauge_traces::study::{CONNECTION_COLUMNS, REQUEST_COLUMNS};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
@@ -24,20 +24,19 @@ use std::sync::Arc;
 /// Rows per row group.
 const GROUP_ROWS: usize = 128 * 1024;
 
-/// Writes requests.parquet and histograms.parquet.
-pub(super) fn write(directory: &Path, rows: &[Row]) -> Result<(), DriveError> {
-    for (name, write) in [
-        ("requests.parquet", write_requests as fn(&Path, &[Row]) -> Result<(), Box<dyn std::error::Error>>),
-        ("histograms.parquet", write_histograms),
-    ] {
+/// Writes requests.parquet, histograms.parquet and connections.parquet.
+pub(super) fn write(directory: &Path, rows: &[Row], connections: &[Opened]) -> Result<(), DriveError> {
+    let written = |name: &str, write: &dyn Fn(&Path) -> Result<(), Box<dyn std::error::Error>>| {
         let path = directory.join(name);
-        write(&path, rows).map_err(|error| DriveError::Output { path, why: error.to_string() })?;
-    }
-    Ok(())
+        write(&path).map_err(|error| DriveError::Output { path, why: error.to_string() })
+    };
+    written("requests.parquet", &|path| write_requests(path, rows))?;
+    written("histograms.parquet", &|path| write_histograms(path, rows))?;
+    written("connections.parquet", &|path| write_connections(path, connections))
 }
 
 /// (type, nullable) in the order of [`REQUEST_COLUMNS`].
-const REQUEST_TYPES: [(DataType, bool); 9] = [
+const REQUEST_TYPES: [(DataType, bool); 14] = [
     (DataType::UInt64, false),
     (DataType::Utf8, false),
     (DataType::UInt32, false),
@@ -47,6 +46,11 @@ const REQUEST_TYPES: [(DataType, bool); 9] = [
     (DataType::UInt64, true),
     (DataType::UInt32, false),
     (DataType::UInt32, false),
+    (DataType::UInt32, false),
+    (DataType::UInt64, true),
+    (DataType::UInt64, true),
+    (DataType::UInt64, true),
+    (DataType::UInt64, true),
 ];
 
 fn properties(delta_columns: &[&str]) -> Result<WriterProperties, Box<dyn std::error::Error>> {
@@ -69,7 +73,19 @@ fn write_requests(path: &Path, rows: &[Row]) -> Result<(), Box<dyn std::error::E
         .map(|(name, (kind, nullable))| Field::new(*name, kind, nullable))
         .collect();
     let schema = Arc::new(Schema::new(fields));
-    let delta = ["op_id", "session", "planned_ns", "sent_ns", "latency_ns", "service_ns"];
+    let delta = [
+        "op_id",
+        "session",
+        "planned_ns",
+        "sent_ns",
+        "latency_ns",
+        "service_ns",
+        "connection",
+        "sent_offset",
+        "reply_offset",
+        "driver_lag_ns",
+        "read_lag_ns",
+    ];
     let mut writer = ArrowWriter::try_new(File::create(path)?, Arc::clone(&schema), Some(properties(&delta)?))?;
     for rows in rows.chunks(GROUP_ROWS) {
         let u64s = |get: fn(&Row) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(rows.iter().map(get))) };
@@ -85,9 +101,31 @@ fn write_requests(path: &Path, rows: &[Row]) -> Result<(), Box<dyn std::error::E
             optional(|row| row.service_ns),
             Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| u32::from(row.status)))),
             Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.flags))),
+            Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.connection))),
+            optional(|row| row.sent_offset),
+            optional(|row| row.reply_offset),
+            optional(|row| row.driver_lag_ns),
+            optional(|row| row.read_lag_ns),
         ];
         writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
     }
+    writer.close()?;
+    Ok(())
+}
+
+fn write_connections(path: &Path, connections: &[Opened]) -> Result<(), Box<dyn std::error::Error>> {
+    let types = [DataType::UInt32, DataType::UInt32, DataType::UInt64];
+    let fields: Vec<Field> =
+        CONNECTION_COLUMNS.iter().zip(types).map(|(name, kind)| Field::new(*name, kind, false)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt32Array::from_iter_values(connections.iter().map(|opened| opened.connection))),
+        Arc::new(UInt32Array::from_iter_values(connections.iter().map(|opened| u32::from(opened.port)))),
+        Arc::new(UInt64Array::from_iter_values(connections.iter().map(|opened| opened.opened_ns))),
+    ];
+    let properties = properties(&CONNECTION_COLUMNS)?;
+    let mut writer = ArrowWriter::try_new(File::create(path)?, Arc::clone(&schema), Some(properties))?;
+    writer.write(&RecordBatch::try_new(schema, columns)?)?;
     writer.close()?;
     Ok(())
 }

@@ -30,6 +30,12 @@ pub(super) struct Link {
     pub(super) next: usize,
     /// Bytes of that request that are written.
     pub(super) written: usize,
+    /// Bytes that the kernel took on this connection, all together.
+    pub(super) sent_bytes: u64,
+    /// Bytes that were read from it.
+    pub(super) received_bytes: u64,
+    /// When it was opened, ns since t0, and from which port.
+    pub(super) opened: Option<(u64, u16)>,
     /// Position of the first request that the driver has not tried to write.
     pub(super) tried: usize,
     /// Protocol duties (PUBREL, and acknowledgements of deliveries) to go out at the next packet boundary.
@@ -71,6 +77,9 @@ impl Link {
             due: 0,
             next: 0,
             written: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+            opened: None,
             tried: 0,
             duties: Vec::with_capacity(64),
             duties_written: 0,

@@ -9,7 +9,8 @@
 //! [`DriverRecord::driver_lag_ns`] leaves out what was not the driver's fault: a server that does not read, accept or
 //! close, and requests that the protocol holds back. Only the latter can make a run invalid.
 //!
-//! The files: [`run`](self) is the loop, `send` and `receive` the two directions, [`frames`] the parser of replies,
+//! The files: [`run`](self) is the loop, `send` and `receive` the two directions of MQTT, [`frames`] the parser of
+//! replies, `propose` gRPC to the meta-service, `look` the lateness of reading,
 //! `samples` what became of each request, `files` the Parquet output.
 
 pub mod frames;
@@ -17,12 +18,15 @@ pub mod poll;
 
 mod files;
 mod link;
+mod look;
+mod propose;
 mod receive;
 mod record;
 mod run;
 mod samples;
 mod send;
 
+pub use propose::Target;
 pub use record::{DriverRecord, Held, LagRecord};
 pub use samples::Row;
 
@@ -70,6 +74,21 @@ pub enum DriveError {
         /// The address.
         target: SocketAddr,
     },
+    /// Proposals and nowhere to send them.
+    #[error(
+        "the trace has raft proposals, which go to the gRPC port of a meta-service: give its address with `--meta` (a server of ours prints it as `meta`)"
+    )]
+    NoMeta,
+    /// No meta-service there.
+    #[error(
+        "{target} is no meta-service that proposals could be sent to ({why}): give the address that the server prints as `meta`"
+    )]
+    Meta {
+        /// The address.
+        target: SocketAddr,
+        /// What happened instead.
+        why: String,
+    },
     /// Not enough file descriptors.
     #[error(
         "the trace has {needed} connections open at once and this process may open {limit} files: raise the hard limit (`ulimit -Hn`)"
@@ -115,6 +134,17 @@ impl DriveError {
     }
 }
 
+/// A connection that was opened: a row of connections.parquet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Ordinal in the plan.
+    pub connection: u32,
+    /// The driver's port.
+    pub port: u16,
+    /// Ns since t0; 0 when it was opened before.
+    pub opened_ns: u64,
+}
+
 /// What a run gave.
 #[derive(Debug)]
 pub struct Outcome {
@@ -122,22 +152,29 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Deliveries per connection of the plan.
     pub deliveries: Vec<u64>,
+    /// Connections that were opened, in the order of the plan.
+    pub connections: Vec<Opened>,
     /// The figures.
     pub record: DriverRecord,
 }
 
-/// Replays a trace against `target` once and writes `requests.parquet` and `histograms.parquet` into `out`, which is
-/// made if it is not there.
+/// Replays a trace against `target` once and writes `requests.parquet`, `histograms.parquet` and `connections.parquet`
+/// into `out`, which is made if it is not there.
 ///
 /// # Errors
 /// If the trace cannot be replayed, nobody listens at `target`, or a file cannot be written. Requests that fail are no
 /// error of this function: they are in the record.
-pub fn drive(trace: &Path, target: SocketAddr, out: &Path, options: &DriveOptions) -> Result<DriverRecord, DriveError> {
+pub fn drive(
+    trace: &Path,
+    target: impl Into<Target>,
+    out: &Path,
+    options: &DriveOptions,
+) -> Result<DriverRecord, DriveError> {
     let plan = Plan::open(trace, &PlanOptions { speed: options.speed })?;
     std::fs::create_dir_all(out)
         .map_err(|error| DriveError::Output { path: out.to_path_buf(), why: error.to_string() })?;
     let outcome = run(&plan, target, options)?;
-    files::write(out, &outcome.rows)?;
+    files::write(out, &outcome.rows, &outcome.connections)?;
     Ok(outcome.record)
 }
 
@@ -146,7 +183,8 @@ pub fn drive(trace: &Path, target: SocketAddr, out: &Path, options: &DriveOption
 ///
 /// # Errors
 /// As [`drive`], without those of files.
-pub fn run(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<Outcome, DriveError> {
+pub fn run(plan: &Plan, target: impl Into<Target>, options: &DriveOptions) -> Result<Outcome, DriveError> {
+    let target = target.into();
     allow_files(plan.connections_at_once() as u64 + SPARE_FILES)?;
     std::thread::scope(|scope| {
         std::thread::Builder::new()
@@ -158,7 +196,7 @@ pub fn run(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<Ou
     })
 }
 
-fn run_here(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<Outcome, DriveError> {
+fn run_here(plan: &Plan, target: Target, options: &DriveOptions) -> Result<Outcome, DriveError> {
     if let Some(cpu) = options.cpu {
         bind(cpu)?;
     }
@@ -168,7 +206,13 @@ fn run_here(plan: &Plan, target: SocketAddr, options: &DriveOptions) -> Result<O
     let rows = measured.samples.judge(plan, &measured.links, options.warmup_ns.unwrap_or(0));
     let record = record::record(plan, &measured, &rows, options);
     let deliveries = measured.links.iter().map(|link| link.deliveries).collect();
-    Ok(Outcome { rows, deliveries, record })
+    let links = measured.links.iter().map(|link| link.opened.as_slice());
+    let channels = measured.channels.iter().map(Vec::as_slice);
+    let opened = |(opened, connection): (&[(u64, u16)], u32)| -> Vec<Opened> {
+        opened.iter().map(|(opened_ns, port)| Opened { connection, port: *port, opened_ns: *opened_ns }).collect()
+    };
+    let connections = links.chain(channels).zip(0..).flat_map(opened).collect();
+    Ok(Outcome { rows, deliveries, connections, record })
 }
 
 /// Binds the calling thread.

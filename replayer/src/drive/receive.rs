@@ -11,6 +11,15 @@ use crate::plan::{Reply, is_refusal};
 use regauge_traces::Kind;
 use rustix::io::{self, Errno};
 
+/// When and where a packet from the server ended.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    /// When the read that brought its last byte returned, ns since t0.
+    ns: u64,
+    /// Bytes received on the connection up to and including it.
+    offset: u64,
+}
+
 /// Reads of one connection before others have their turn.
 const READS_PER_TURN: usize = 4;
 
@@ -32,9 +41,14 @@ impl Run<'_> {
                     let now = self.clock.now();
                     self.last_input_ns = now;
                     let mut input = &buffer[..bytes];
+                    let received_bytes = self.links[index].received_bytes + bytes as u64;
+                    self.links[index].received_bytes = received_bytes;
                     loop {
                         match self.links[index].frames.next(v5, &mut input) {
-                            Ok(Some(incoming)) => self.arrived(index, incoming, now),
+                            Ok(Some(incoming)) => {
+                                let offset = received_bytes - input.len() as u64;
+                                self.arrived(index, incoming, At { ns: now, offset });
+                            }
                             Ok(None) => break,
                             Err(malformed) => {
                                 return self.end(index, Some(format!("connection {index}: {malformed}")));
@@ -67,19 +81,19 @@ impl Run<'_> {
         );
     }
 
-    fn arrived(&mut self, index: usize, incoming: Incoming, now: u64) {
+    fn arrived(&mut self, index: usize, incoming: Incoming, at: At) {
         match incoming {
             Incoming::Connack { status, receive_max } => {
                 let first = self.plan.connections[index].ops.first().map(|op| *op as usize);
                 self.links[index].receive_max = receive_max;
-                self.replied(index, first, Reply::Connack, status, now);
+                self.replied(index, first, Reply::Connack, status, at);
             }
-            Incoming::Ack { ack, id, status } => self.acknowledged(index, ack, id, status, now),
+            Incoming::Ack { ack, id, status } => self.acknowledged(index, ack, id, status, at),
             Incoming::Pingresp => {
                 let link = &mut self.links[index];
                 let op = self.plan.connections[index].pings.get(link.pings_answered).map(|op| *op as usize);
                 link.pings_answered += usize::from(op.is_some_and(|op| self.samples.state[op] == State::InFlight));
-                self.replied(index, op, Reply::Pingresp, 0, now);
+                self.replied(index, op, Reply::Pingresp, 0, at);
             }
             Incoming::Delivery { qos, id } => {
                 if !self.parting {
@@ -107,7 +121,7 @@ impl Run<'_> {
         }
     }
 
-    fn acknowledged(&mut self, index: usize, ack: Ack, id: u16, status: u8, now: u64) {
+    fn acknowledged(&mut self, index: usize, ack: Ack, id: u16, status: u8, at: At) {
         let connection = &self.plan.connections[index];
         let op = position_of_id(id, connection.first_packet_id, self.links[index].ids_sent)
             .map(|position| connection.id_ops[position] as usize);
@@ -121,22 +135,22 @@ impl Run<'_> {
                 self.duty(index, 0x62, id);
             }
             (Ack::Pubrec, Some((Reply::Pubcomp, State::InFlight))) => {
-                self.replied(index, op, Reply::Pubcomp, status, now);
+                self.replied(index, op, Reply::Pubcomp, status, at);
             }
             (Ack::Pubcomp, Some((Reply::Pubcomp, State::InFlight))) => {
                 // Out of turn: nothing was released yet.
-                self.replied(index, op, Reply::None, status, now);
+                self.replied(index, op, Reply::None, status, at);
             }
-            (Ack::Puback, _) => self.replied(index, op, Reply::Puback, status, now),
-            (Ack::Pubrec, _) => self.replied(index, op, Reply::None, status, now),
-            (Ack::Pubcomp, _) => self.replied(index, op, Reply::Pubcomp, status, now),
-            (Ack::Suback, _) => self.replied(index, op, Reply::Suback, status, now),
-            (Ack::Unsuback, _) => self.replied(index, op, Reply::Unsuback, status, now),
+            (Ack::Puback, _) => self.replied(index, op, Reply::Puback, status, at),
+            (Ack::Pubrec, _) => self.replied(index, op, Reply::None, status, at),
+            (Ack::Pubcomp, _) => self.replied(index, op, Reply::Pubcomp, status, at),
+            (Ack::Suback, _) => self.replied(index, op, Reply::Suback, status, at),
+            (Ack::Unsuback, _) => self.replied(index, op, Reply::Unsuback, status, at),
         }
     }
 
     /// A reply of type `reply` came for `op` ([`Reply::None`]: of a type that ends nothing).
-    fn replied(&mut self, index: usize, op: Option<usize>, reply: Reply, status: u8, now: u64) {
+    fn replied(&mut self, index: usize, op: Option<usize>, reply: Reply, status: u8, at: At) {
         if self.parting {
             return;
         }
@@ -148,7 +162,9 @@ impl Run<'_> {
         let planned = &self.plan.ops[op];
         let v5 = self.plan.connections[index].v5;
         let granted = !is_refusal(planned.kind, v5, status) || planned.refused;
-        self.samples.replied_ns[op] = now;
+        self.samples.replied_ns[op] = at.ns;
+        self.samples.reply_offset[op] = at.offset;
+        self.samples.read_lag_ns[op] = self.look.replied(op, at.ns);
         self.samples.status[op] = status;
         let right = reply == planned.reply && granted;
         self.resolve(op, if right { State::Right } else { State::Wrong });
@@ -158,7 +174,7 @@ impl Run<'_> {
         link.in_flight -= u32::from(matches!(planned.reply, Reply::Puback | Reply::Pubcomp));
         if link.held {
             link.held = false;
-            link.unhindered_ns = now;
+            link.unhindered_ns = at.ns;
             self.enqueue(index);
         }
     }

@@ -6,7 +6,9 @@
 //! compared with the next deadline, so that a burst of replies does not delay a send.
 
 use super::link::{Link, Phase};
+use super::look::Look;
 use super::poll::{Clock, Poll, monotonic_ns, thread_cpu_ns};
+use super::propose::{self, Channel, Event, Target};
 use super::samples::{NEVER, Samples, State};
 use super::{DriveError, DriveOptions};
 use crate::plan::{Plan, Reply};
@@ -38,9 +40,12 @@ const READ_BYTES: usize = 1 << 16;
 pub(super) struct Measured {
     pub(super) samples: Samples,
     pub(super) links: Vec<Link>,
+    /// When each channel of proposals was opened, ns since t0, and from which port.
+    pub(super) channels: Vec<Vec<(u64, u16)>>,
     pub(super) faults: Faults,
     pub(super) t0_ns: u64,
     pub(super) cpu_ns: u64,
+    pub(super) run_delay_ns: Option<u64>,
 }
 
 /// Connections that ended otherwise than planned.
@@ -58,13 +63,17 @@ pub(super) struct Run<'a> {
     pub(super) clock: Clock,
     pub(super) poll: Poll,
     pub(super) links: Vec<Link>,
+    /// For proposals; in tokens and in the queue they stand behind the links.
+    pub(super) channels: Vec<Channel>,
+    pub(super) events: Vec<Event>,
     pub(super) samples: Samples,
+    pub(super) look: Look,
     /// Per connection the one that waits for its end.
     successor: Vec<Option<u32>>,
     /// First request that is not due yet.
     cursor: usize,
     /// Connections with something to send.
-    queue: VecDeque<u32>,
+    pub(super) queue: VecDeque<u32>,
     /// Connections that had more to read than their turn allowed.
     pub(super) unread: VecDeque<u32>,
     pub(super) buffer: Box<[u8]>,
@@ -83,20 +92,25 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(plan: &'a Plan, target: SocketAddr, options: &DriveOptions) -> Result<Run<'a>, DriveError> {
+    pub(super) fn new(plan: &'a Plan, target: Target, options: &DriveOptions) -> Result<Run<'a>, DriveError> {
         let mut successor = vec![None; plan.connections.len()];
         for (index, connection) in plan.connections.iter().enumerate() {
             if let Some(previous) = connection.after {
                 successor[previous as usize] = Some(index as u32);
             }
         }
+        let mut poll = Poll::new().map_err(|error| DriveError::system("make an epoll instance", error))?;
+        let channels = propose::open(plan, target.meta, &mut poll)?;
         Ok(Run {
             plan,
-            target,
+            target: target.mqtt,
             clock: Clock { t0_ns: 0 },
-            poll: Poll::new().map_err(|error| DriveError::system("make an epoll instance", error))?,
+            poll,
+            channels,
+            events: Vec::with_capacity(256),
             links: (0..plan.connections.len()).map(|_| Link::new()).collect(),
             samples: Samples::new(plan.ops.len()),
+            look: Look::new(),
             successor,
             cursor: 0,
             queue: VecDeque::with_capacity(plan.connections.len()),
@@ -137,8 +151,10 @@ impl<'a> Run<'a> {
         Ok(Measured {
             t0_ns: self.clock.t0_ns,
             cpu_ns: thread_cpu_ns().saturating_sub(cpu_before_ns),
+            run_delay_ns: self.look.run_delay_ns(),
             samples: self.samples,
             links: self.links,
+            channels: self.channels.iter_mut().map(|channel| std::mem::take(&mut channel.opened)).collect(),
             faults: self.faults,
         })
     }
@@ -148,11 +164,18 @@ impl<'a> Run<'a> {
         let busy = !self.queue.is_empty() || !self.unread.is_empty();
         let margin_ns = if self.spin { SPIN_NS } else { 0 };
         let wake_ns = deadline_ns.saturating_sub(margin_ns);
-        let sleeps = !busy && self.clock.now() < wake_ns;
+        let entered_ns = self.clock.now();
+        let sleeps = !busy && entered_ns < wake_ns;
         let until_ns = sleeps.then(|| self.clock.t0_ns.saturating_add(wake_ns));
         let events = self.poll.wait(until_ns).map_err(|error| DriveError::system("wait for events", error))?;
+        self.look.looked(entered_ns, self.clock.now());
         for index in 0..events {
             let event = self.poll.event(index);
+            if event.token >= self.links.len() {
+                self.pump(event.token - self.links.len());
+                self.send_if_due();
+                continue;
+            }
             if event.writable {
                 self.became_writable(event.token);
             }
@@ -168,6 +191,7 @@ impl<'a> Run<'a> {
                 self.send_if_due();
             }
         }
+        self.look.passed(&mut self.samples.read_lag_ns);
         Ok(())
     }
 
@@ -184,6 +208,11 @@ impl<'a> Run<'a> {
     fn release(&mut self, now: u64) {
         while let Some(op) = self.plan.ops.get(self.cursor).filter(|op| op.planned_ns <= now) {
             let index = op.connection as usize;
+            if op.kind == Kind::RaftProposal {
+                self.propose(self.cursor);
+                self.cursor += 1;
+                continue;
+            }
             let link = &mut self.links[index];
             link.due += 1;
             match link.phase {
@@ -216,8 +245,13 @@ impl<'a> Run<'a> {
     fn send_queued(&mut self) {
         for _ in 0..SENDS_PER_TURN {
             let Some(index) = self.queue.pop_front() else { return };
-            self.links[index as usize].queued = false;
-            self.send(index as usize);
+            let index = index as usize;
+            if index >= self.links.len() {
+                self.pump(index - self.links.len());
+                continue;
+            }
+            self.links[index].queued = false;
+            self.send(index);
         }
     }
 
@@ -303,6 +337,7 @@ impl<'a> Run<'a> {
             self.send_queued();
             self.turn(deadline_ns)?;
         }
+        self.channels.iter_mut().for_each(Channel::part);
         Ok(())
     }
 

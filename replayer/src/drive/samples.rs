@@ -45,6 +45,12 @@ pub struct Samples {
     /// How late the driver itself was: first attempt to write − the latest of planned time and the end of the last
     /// hindrance (see [`Link::unhindered_ns`]), ns.
     pub(super) driver_lag_ns: Vec<u64>,
+    /// How long the reply may have waited in the socket before it was read, at most, ns.
+    pub(super) read_lag_ns: Vec<u64>,
+    /// Bytes sent on the connection up to and including the request.
+    pub(super) sent_offset: Vec<u64>,
+    /// Bytes received on it up to and including the reply.
+    pub(super) reply_offset: Vec<u64>,
     pub(super) status: Vec<u8>,
     pub(super) state: Vec<State>,
 }
@@ -70,6 +76,16 @@ pub struct Row {
     pub status: u8,
     /// See [`sample_flags`].
     pub flags: u32,
+    /// Ordinal in the plan.
+    pub connection: u32,
+    /// Bytes sent on the connection up to and including the request.
+    pub sent_offset: Option<u64>,
+    /// Bytes received on it up to and including the reply.
+    pub reply_offset: Option<u64>,
+    /// The driver's own lateness in sending, ns.
+    pub driver_lag_ns: Option<u64>,
+    /// Its lateness in reading the reply, at most, ns.
+    pub read_lag_ns: Option<u64>,
 }
 
 impl Row {
@@ -91,6 +107,9 @@ impl Samples {
             sent_ns: vec![NEVER; ops],
             replied_ns: vec![NEVER; ops],
             driver_lag_ns: vec![NEVER; ops],
+            read_lag_ns: vec![NEVER; ops],
+            sent_offset: vec![NEVER; ops],
+            reply_offset: vec![NEVER; ops],
             status: vec![u8::MAX; ops],
             state: vec![State::Planned; ops],
         }
@@ -102,12 +121,15 @@ impl Samples {
     /// something was said, and it was not what was due.
     pub(super) fn judge(&self, plan: &Plan, links: &[Link], warmup_ns: u64) -> Vec<Row> {
         let mut strays: Vec<u64> = links.iter().map(|link| link.strays).collect();
+        // Channels have none.
+        strays.resize(strays.len() + plan.channels as usize, 0);
         let judged = plan.ops.iter().enumerate().filter(|(_, op)| !op.setup);
         judged.map(|(index, op)| self.row(index, op, warmup_ns, &mut strays[op.connection as usize])).collect()
     }
 
     fn row(&self, index: usize, op: &Op, warmup_ns: u64, strays: &mut u64) -> Row {
-        let sent_ns = Some(self.sent_ns[index]).filter(|time| *time != NEVER);
+        let known = |values: &[u64]| Some(values[index]).filter(|value| *value != NEVER);
+        let sent_ns = known(&self.sent_ns);
         let mut row = Row {
             op_id: op.id,
             step: op.kind.name(),
@@ -118,6 +140,11 @@ impl Samples {
             service_ns: None,
             status: 0,
             flags: if op.planned_ns < warmup_ns { sample_flags::WARMUP } else { 0 },
+            connection: op.connection,
+            sent_offset: known(&self.sent_offset),
+            reply_offset: known(&self.reply_offset),
+            driver_lag_ns: known(&self.driver_lag_ns),
+            read_lag_ns: known(&self.read_lag_ns),
         };
         let Some(sent_ns) = sent_ns else {
             row.flags |= sample_flags::UNSENT;

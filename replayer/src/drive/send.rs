@@ -16,6 +16,7 @@ use crate::plan::{Op, Plan, Reply};
 use regauge_traces::Kind;
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{self, AddressFamily, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 /// Slices per system call. The kernel takes 1024; preparing them all would cost more than a second call.
@@ -79,7 +80,8 @@ impl Run<'_> {
                 return;
             }
             match open(self, index) {
-                Ok(socket) => {
+                Ok((socket, port)) => {
+                    self.links[index].opened = Some((self.clock.now(), port));
                     self.links[index].socket = Some(socket);
                     self.links[index].phase = Phase::Open;
                 }
@@ -181,7 +183,7 @@ impl Run<'_> {
                 tally.ids_sent += 1;
             }
             Reply::Suback | Reply::Unsuback => tally.ids_sent += 1,
-            Reply::None | Reply::Connack | Reply::Pingresp => {}
+            Reply::None | Reply::Connack | Reply::Pingresp | Reply::Status => {}
         }
     }
 
@@ -208,6 +210,7 @@ impl Run<'_> {
             let link = &mut self.links[index];
             let duties = bytes.min(link.duties.len() - link.duties_written);
             link.duties_written += duties;
+            link.sent_bytes += duties as u64;
             bytes -= duties;
             if link.duties_written == link.duties.len() {
                 link.duties.clear();
@@ -228,6 +231,7 @@ impl Run<'_> {
         let length = self.plan.ops[op].bytes() as usize;
         let taken = bytes.min(length - self.links[index].written);
         self.links[index].written += taken;
+        self.links[index].sent_bytes += taken as u64;
         if self.links[index].written == length {
             self.sent(index, op, now);
         }
@@ -243,6 +247,7 @@ impl Run<'_> {
         link.written = 0;
         (link.demanded, link.in_flight, link.ids_sent) = (tally.demanded, tally.in_flight, tally.ids_sent);
         self.samples.sent_ns[op] = now;
+        self.samples.sent_offset[op] = link.sent_bytes;
         if self.plan.ops[op].reply == Reply::None {
             self.resolve(op, State::Right);
         } else {
@@ -290,8 +295,8 @@ impl Run<'_> {
     }
 }
 
-/// Starts a TCP connection.
-fn open(run: &Run<'_>, index: usize) -> Result<OwnedFd, Errno> {
+/// Starts a TCP connection; tells our port too, which the kernel has chosen by then.
+fn open(run: &Run<'_>, index: usize) -> Result<(OwnedFd, u16), Errno> {
     let family = if run.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -301,5 +306,6 @@ fn open(run: &Run<'_>, index: usize) -> Result<OwnedFd, Errno> {
         Err(error) => return Err(error),
     }
     run.poll.add(&socket, index)?;
-    Ok(socket)
+    let port = SocketAddr::try_from(net::getsockname(&socket)?)?.port();
+    Ok((socket, port))
 }

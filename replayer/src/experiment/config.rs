@@ -19,7 +19,7 @@ pub struct StudyConfig {
     pub workload: Workload,
     /// The arms.
     pub arms: Arms,
-    /// How many blocks; at least 1.
+    /// How many blocks; at least 1. A study that has fewer gets the others, one that has more is refused.
     pub blocks: u32,
     /// Seed of the order of arms.
     pub seed: u64,
@@ -35,6 +35,8 @@ pub struct StudyConfig {
     pub pilot_ns: u64,
     /// A layout by name (`disjoint`, `shared`) instead of a pilot.
     pub layout: Option<String>,
+    /// Whether servers stamp what they do, for the lanes.
+    pub stamps: bool,
     /// Thresholds; `None` takes those of the layout.
     pub gates: Option<GateLimits>,
     /// Limits of patience with children.
@@ -49,7 +51,7 @@ pub struct StudyConfig {
 
 impl StudyConfig {
     /// A study of a trace at a speed, everything else at its default: 10 blocks (fewer cannot reach significance under
-    /// the exact permutation test of the analysis), seed 0, no warm-up, 5 s of drain, a pilot of 3 s.
+    /// the exact permutation test of the analysis), seed 0, no warm-up, with stamps, 5 s of drain, a pilot of 3 s.
     ///
     /// # Errors
     /// If the trace cannot be read or cannot be replayed.
@@ -67,6 +69,7 @@ impl StudyConfig {
             speed,
             pilot_ns: 3_000_000_000,
             layout: None,
+            stamps: true,
             gates: None,
             timeouts: Timeouts::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -84,7 +87,8 @@ impl StudyConfig {
         if self.workload.requests == 0 {
             return wrong("the trace plans no request; record or synthesise one with requests".into());
         }
-        if self.warmup_ns > self.workload.duration_ns {
+        // At its very end one request might be left: no sample to speak of.
+        if self.warmup_ns > 0 && self.warmup_ns >= self.workload.duration_ns {
             let s = |ns: u64| ns as f64 / 1e9;
             let (warmup, length) = (s(self.warmup_ns), s(self.workload.duration_ns));
             return wrong(format!(

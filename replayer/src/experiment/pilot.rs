@@ -11,7 +11,7 @@ use crate::layout::{Pilot, candidates, choose, driver_own, named};
 use crate::process::{ChildError, DriverCall, Server, ServerCall, drive};
 use regauge_traces::study::{ArmRecord, LayoutRecord};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Chooses the layout: by name if asked for, else by the host's CPUs and a pilot of the base arm.
@@ -70,12 +70,15 @@ fn trial(
     pace: &mut Pace<'_>,
 ) -> Result<Vec<String>, ChildError> {
     let config = context.config;
-    let mut server = start(context, base, dir)?;
+    // With stamps, as in the runs: a pilot must not find more room than they will have.
+    let stamps = dir.join(run::STAMPS);
+    let mut server = start(context, base, dir, config.stamps.then_some(&stamps))?;
     let options = DriveOptions { warmup_ns: None, ..run::drive_options(context) };
     let call = DriverCall {
         exe: &config.exe,
         trace,
         target: server.addr(),
+        meta: server.meta(),
         out: dir,
         options: &options,
         cpus: &context.layout.driver_cpus,
@@ -94,6 +97,7 @@ fn trial(
         driver: &driver,
         server: &Value::Null,
         dir,
+        stamps: config.stamps,
         surroundings: &Surroundings::default(),
     };
     Ok(sentences(&of_driver(&facts, &context.limits)))
@@ -111,7 +115,7 @@ pub(super) fn probe(context: &Context<'_>, pace: &mut Pace<'_>) -> Result<(), St
         tried.push((&arm.stack, &arm.settings));
         pace.tell(0, &arm.name, Phase::Probe, Duration::ZERO);
         let dir = context.store.fresh_data_dir("probe")?;
-        let result = start(context, arm, &dir).and_then(Server::stop);
+        let result = start(context, arm, &dir, None).and_then(Server::stop);
         remove_dir(&dir)?;
         match result {
             Ok(_) => {}
@@ -122,7 +126,7 @@ pub(super) fn probe(context: &Context<'_>, pace: &mut Pace<'_>) -> Result<(), St
     Ok(())
 }
 
-fn start(context: &Context<'_>, arm: &ArmRecord, dir: &Path) -> Result<Server, ChildError> {
+fn start(context: &Context<'_>, arm: &ArmRecord, dir: &Path, stamps: Option<&PathBuf>) -> Result<Server, ChildError> {
     let config = context.config;
     let cpus = run::server_cpus(&context.layout, arm);
     let (data, log) = (dir.join("data"), dir.join("server.log"));
@@ -131,6 +135,14 @@ fn start(context: &Context<'_>, arm: &ArmRecord, dir: &Path) -> Result<Server, C
         exe: config.exe.clone(),
         source,
     })?;
-    let call = ServerCall { exe: &config.exe, arm, data: &data, cpus: &cpus, log, timeouts: config.timeouts };
+    let call = ServerCall {
+        exe: &config.exe,
+        arm,
+        data: &data,
+        cpus: &cpus,
+        stamps: stamps.map(PathBuf::as_path),
+        log,
+        timeouts: config.timeouts,
+    };
     Server::start(&call, &config.stop)
 }

@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+/// The server's stamps in a run's directory.
+pub(super) const STAMPS: &str = "stamps.parquet";
+
 /// Keeps the calling thread off the driver's own CPU while it lives: even a progress bar costs the driver some µs.
 pub(super) struct KeepOff {
     before: Vec<usize>,
@@ -107,6 +110,7 @@ pub(super) fn run(
                 driver: &driver,
                 server: &server.record,
                 dir: &dir,
+                stamps: context.config.stamps,
                 surroundings: &surroundings,
             };
             (of_run(&facts, &context.limits), driver, server.record)
@@ -152,7 +156,16 @@ fn children(
     pace.tell(block, &arm.name, Phase::Start, Duration::ZERO);
     let cpus = server_cpus(&context.layout, arm);
     let log = dir.join("server.log");
-    let call = ServerCall { exe: &config.exe, arm, data, cpus: &cpus, log, timeouts: config.timeouts };
+    let stamps = dir.join(STAMPS);
+    let call = ServerCall {
+        exe: &config.exe,
+        arm,
+        data,
+        cpus: &cpus,
+        stamps: config.stamps.then_some(stamps.as_path()),
+        log,
+        timeouts: config.timeouts,
+    };
     let mut server = Server::start(&call, &config.stop)?;
     let trace = context.store.trace();
     let options = drive_options(context);
@@ -160,6 +173,7 @@ fn children(
         exe: &config.exe,
         trace: &trace,
         target: server.addr(),
+        meta: server.meta(),
         out: dir,
         options: &options,
         cpus: &context.layout.driver_cpus,

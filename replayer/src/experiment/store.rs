@@ -14,8 +14,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What may differ between two calls of the same study.
-const MAY_DIFFER: [&str; 3] = ["created", "command", "host"];
+/// What may differ between two calls of the same study. Of blocks there may be more, never fewer.
+const MAY_DIFFER: [&str; 5] = ["created", "command", "host", "blocks", "stages"];
 
 /// An open and locked study directory.
 pub(super) struct Store {
@@ -94,8 +94,24 @@ impl Store {
         write_atomically(&self.root.join("arms.toml"), arms.as_bytes())
     }
 
-    /// An error that names what differs, unless both manifests describe the same study.
-    pub fn same_study(&self, earlier: &Manifest, now: &Manifest) -> Result<(), ExperimentError> {
+    /// An error that names what differs, unless `now` asks for the study of `earlier`, or for more blocks of it. `now`
+    /// becomes the manifest that stands from here on; tells whether it says more than `earlier` did.
+    pub fn goes_on(&self, earlier: &Manifest, now: &mut Manifest) -> Result<bool, ExperimentError> {
+        self.same_study(earlier, now)?;
+        let asked = std::mem::replace(now, earlier.clone());
+        if asked.blocks < earlier.blocks {
+            let differs = format!("blocks ({} were asked for before, {} now)", earlier.blocks, asked.blocks);
+            return Err(ExperimentError::OtherStudy { path: self.root.clone(), differs });
+        }
+        let more = asked.blocks > earlier.blocks;
+        if more {
+            now.blocks = asked.blocks;
+            now.stages.extend(asked.stages);
+        }
+        Ok(more)
+    }
+
+    fn same_study(&self, earlier: &Manifest, now: &Manifest) -> Result<(), ExperimentError> {
         let damaged =
             |e: serde_json::Error| ExperimentError::Damaged { path: self.root.clone(), reason: e.to_string() };
         let earlier = serde_json::to_value(earlier).map_err(damaged)?;

@@ -10,6 +10,20 @@ use serde_json::Value;
 
 const NAME: &str = "attestation";
 
+/// Settings of which the server attests what it used under the same name, compared as JSON.
+const SAME_NAMES: [&str; 10] = [
+    "roles",
+    "role_threads",
+    "eager_handoff",
+    "neighbours",
+    "raft_sync",
+    "last_applied",
+    "durable_sessions",
+    "meta_store",
+    "session_batch",
+    "nodes",
+];
+
 /// Compares what the server attests with the arm.
 pub(super) fn gate(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Gate {
     let required = format!("{} exactly as asked", arm.stack);
@@ -23,8 +37,8 @@ pub(super) fn gate(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Ga
 fn deviations(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Result<Vec<String>, String> {
     let stack: Stack = arm.stack.parse()?;
     let asked = Settings::deserialize(&arm.settings).map_err(|e| format!("settings that cannot be read ({e})"))?;
-    let used = server.get("attestation").ok_or("no attestation")?;
-    let used = Attestation::deserialize(used).map_err(|e| format!("an attestation that cannot be read ({e})"))?;
+    let attested = server.get("attestation").ok_or("no attestation")?;
+    let used = Attestation::deserialize(attested).map_err(|e| format!("an attestation that cannot be read ({e})"))?;
     let mut found = Vec::new();
     let mut expect = |what: &str, used: String, asked: String| {
         if used != asked {
@@ -36,6 +50,11 @@ fn deviations(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Result<
     expect("durability", used.durability.to_string(), asked.durability.to_string());
     expect("placement", format!("{:?}", used.placement), format!("{:?}", asked.placement));
     expect("files", format!("{:?}", used.files), format!("{:?}", asked.files));
+    let settings = serde_json::to_value(&asked).map_err(|e| e.to_string())?;
+    for name in SAME_NAMES {
+        let used = attested.get(name).map_or("unattested".to_owned(), word);
+        expect(name, used, settings.get(name).map_or(String::new(), word));
+    }
     if stack.needs_uring() {
         let ring = |n: Option<u32>| n.map_or("unknown".to_owned(), |n| n.to_string());
         expect("io-wq width", ring(used.iowq_bounded), asked.iowq_bounded.to_string());
@@ -78,4 +97,9 @@ fn misplaced(stack: Stack, asked: &Settings, layout: &LayoutRecord, used: &Attes
     }
     found.truncate(3);
     found
+}
+
+/// A JSON value without quotes.
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -6,7 +6,7 @@
 //! and the sentence says that either may be wrong. Where arms differ and no base can be asked, every arm is marked.
 //! Arms are *sound* when every request got its right reply and the gates that bear on the state passed; that a driver
 //! was late or a CPU stolen changes latencies, not states. A run with tolerated errors has another state for that
-//! reason, so it is neither asked nor compared.
+//! reason, so it is neither asked nor compared. Nor is the only sound arm of a block: there is nobody to compare it with.
 
 use super::gate;
 use regauge_traces::study::{Gate, RunRecord};
@@ -15,7 +15,8 @@ use serde_json::Value;
 /// Names of the gates of this module; they are replaced when a block is judged again.
 const NAMES: [&str; 2] = ["state_digest", "replies_digest"];
 /// Gates whose failure can change the state that a run ends in.
-const STATE_GATES: [&str; 6] = ["completed", "driver_record", "plan", "replies", "errors", "attestation"];
+const STATE_GATES: [&str; 8] =
+    ["completed", "driver_record", "plan", "connections", "replies", "protocol", "errors", "attestation"];
 /// So many sound arms it takes for a majority to mean something.
 const VOTERS_MIN: usize = 3;
 
@@ -67,6 +68,13 @@ fn compare(
         if run.errors > 0 {
             let why = format!("compared only where every request has its reply ({} have not)", run.errors);
             return vec![gate(name, true, mine, why)];
+        }
+        if let [(only, _)] = voters[..]
+            && only.arm == run.arm
+        {
+            // Equal to itself says nothing.
+            let measured = format!("not compared ({mine})");
+            return vec![gate(name, true, measured, "another sound arm of this block, which there is not")];
         }
         let verdict = match (majority, of_base) {
             (Some(right), _) if mine == right => {

@@ -1,8 +1,10 @@
 //! How a plan is built: order the roots, group them into connections, deal out packet ids, build the packets.
 
 use super::names::{Names, base36};
-use super::{Connection, Op, Plan, PlanError, PlanOptions, Reply};
+use super::proposal;
+use super::{Connection, Op, PROPOSAL_CHANNELS, Plan, PlanError, PlanOptions, Reply};
 use crate::packet::{self, PACKET_BYTES_MAX, Packet};
+use bytes::BytesMut;
 use regauge_traces::{Kind, Span, flags};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +28,8 @@ struct Placed<'a> {
     span: &'a Span,
     planned_ns: u64,
     connection: u32,
+    /// Ordinal.
+    session: u32,
     /// Not in the trace: a CONNECT made for this span's connection.
     setup: bool,
     packet_id: u16,
@@ -50,19 +54,34 @@ pub(super) fn build(spans: &[Span], options: &PlanOptions) -> Result<Plan, PlanE
     deal_packet_ids(&mut placed, &mut connections, sessions);
     chain_sessions(&mut connections);
     let connections: Vec<Connection> = connections.into_iter().map(|gathering| gathering.plan).collect();
+    let mut proposed = 0;
+    for placed in placed.iter_mut().filter(|placed| placed.is_proposal()) {
+        placed.connection = connections.len() as u32 + proposed % PROPOSAL_CHANNELS;
+        proposed += 1;
+    }
 
     let names = names(&roots);
     let mut heads = Vec::new();
+    let mut proposals = BytesMut::new();
+    let mut requests = 0;
     let mut ops = Vec::with_capacity(placed.len());
     let mut resized = 0;
     let mut digest = Sha256::new();
     digest.update(b"regauge plan 1");
     for placed in &placed {
-        let connection = &connections[placed.connection as usize];
-        let packet = packet_of(placed, connection, &names);
-        resized += u64::from(packet.resized && !placed.setup);
         let kind = if placed.setup { Kind::Connect } else { placed.span.kind };
         digest.update(placed.planned_ns.to_le_bytes());
+        if placed.is_proposal() {
+            let op = propose(placed, requests, &mut proposals, &mut resized, &mut digest);
+            ops.push(op);
+            requests += 1;
+            continue;
+        }
+        let connection = &connections[placed.connection as usize];
+        // Not the span's id: the same workload has the same bytes whoever numbered its spans.
+        let packet = packet_of(placed, connection, &names, requests);
+        requests += u64::from(!placed.setup);
+        resized += u64::from(packet.resized && !placed.setup);
         digest.update(placed.connection.to_le_bytes());
         digest.update(kind.name());
         digest.update((packet.head.len() as u64).to_le_bytes());
@@ -72,7 +91,7 @@ pub(super) fn build(spans: &[Span], options: &PlanOptions) -> Result<Plan, PlanE
             id: if placed.setup { 0 } else { placed.span.id },
             planned_ns: placed.planned_ns,
             connection: placed.connection,
-            session: connection.session,
+            session: placed.session,
             kind,
             reply: reply_of(kind, placed.span.qos),
             packet_id: placed.packet_id,
@@ -82,11 +101,62 @@ pub(super) fn build(spans: &[Span], options: &PlanOptions) -> Result<Plan, PlanE
             head_at: heads.len(),
             head_bytes: packet.head.len() as u32,
             fill_bytes: packet.fill_bytes,
+            calls: 0,
         });
         heads.extend_from_slice(&packet.head);
     }
     let setup = ops.iter().filter(|op| op.setup).count() as u64;
-    Ok(Plan { ops, connections, sessions, resized, setup, skipped, heads, hash: digest.finalize().into() })
+    Ok(Plan {
+        ops,
+        connections,
+        sessions,
+        resized,
+        setup,
+        channels: if proposed > 0 { PROPOSAL_CHANNELS } else { 0 },
+        skipped,
+        heads,
+        proposals: proposals.freeze(),
+        hash: digest.finalize().into(),
+    })
+}
+
+impl Placed<'_> {
+    fn is_proposal(&self) -> bool {
+        self.span.kind == Kind::RaftProposal
+    }
+}
+
+/// Makes a proposal's request, which is number `ordinal` of the workload, and appends its message.
+fn propose(placed: &Placed<'_>, ordinal: u64, messages: &mut BytesMut, resized: &mut u64, digest: &mut Sha256) -> Op {
+    // One session's proposals open the same sessions again; without one, all are new.
+    let name = match placed.span.session {
+        Some(_) => base36(placed.session as usize),
+        None => format!("-{}", base36(ordinal as usize)),
+    };
+    let made = proposal::proposal(placed.span, &name);
+    *resized += u64::from(made.resized);
+    digest.update(placed.connection.to_le_bytes());
+    digest.update(placed.span.kind.name());
+    digest.update((made.calls.len() as u64).to_le_bytes());
+    digest.update(&made.calls);
+    let head_at = messages.len();
+    messages.extend_from_slice(&made.message);
+    Op {
+        id: placed.span.id,
+        planned_ns: placed.planned_ns,
+        connection: placed.connection,
+        session: placed.session,
+        kind: placed.span.kind,
+        reply: Reply::Status,
+        packet_id: 0,
+        refused: false,
+        optional: placed.span.has(flags::UNFINISHED),
+        setup: false,
+        head_at,
+        head_bytes: made.message.len() as u32,
+        fill_bytes: 0,
+        calls: placed.span.count,
+    }
 }
 
 /// Whether a status refuses what was asked. MQTT 3.1.1 refuses a CONNECT with 1 to 5 and a filter with 0x80.
@@ -112,10 +182,12 @@ fn roots(spans: &[Span]) -> Result<Vec<&Span>, PlanError> {
     let mut roots: Vec<&Span> = spans.iter().filter(|span| span.is_root()).collect();
     let mut not_yet = BTreeMap::new();
     for span in &roots {
-        if matches!(span.kind, Kind::RaftProposal | Kind::SegmentRead) {
+        if span.kind == Kind::SegmentRead {
             *not_yet.entry(span.kind.name()).or_insert(0_u64) += 1;
         }
-        if span.bytes > PACKET_BYTES_MAX {
+        if span.kind == Kind::RaftProposal {
+            proposal::check(span)?;
+        } else if span.bytes > PACKET_BYTES_MAX {
             return Err(PlanError::TooLong { id: span.id, bytes: span.bytes });
         }
         if span.kind == Kind::Subscribe
@@ -158,10 +230,20 @@ fn place<'a>(roots: &[&'a Span], speed: f64) -> (Vec<Placed<'a>>, Vec<Gathering>
     let mut connections: Vec<Gathering> = Vec::new();
     let mut placed = Vec::with_capacity(roots.len());
     let mut skipped = 0;
+    let mut nobody = None;
     for &span in roots {
         let elapsed_ns = span.start_ns - origin_ns;
         // Exact at the recorded speed; else rounded to the nearest ns, which keeps the order.
         let planned_ns = if speed == 1.0 { elapsed_ns } else { (elapsed_ns as f64 / speed).round() as u64 };
+        if span.kind == Kind::RaftProposal {
+            let session = match span.session {
+                // Those of no session are asked by one, so that their replies have one order.
+                None => *nobody.get_or_insert_with(|| take(&mut session_count)),
+                Some(hash) => *sessions.entry(hash).or_insert_with(|| take(&mut session_count)),
+            };
+            placed.push(Placed { span, planned_ns, connection: 0, session, setup: false, packet_id: 0 });
+            continue;
+        }
         let key = key(span);
         let known = current.get(&key).copied();
         let ended = known.is_some_and(|index| connections[index as usize].end_ns.is_some());
@@ -177,10 +259,8 @@ fn place<'a>(roots: &[&'a Span], speed: f64) -> (Vec<Placed<'a>>, Vec<Gathering>
                 index
             }
             _ => {
-                let session = span.session.and_then(|session| sessions.get(&session).copied()).unwrap_or_else(|| {
-                    session_count += 1;
-                    session_count - 1
-                });
+                let session = span.session.and_then(|session| sessions.get(&session).copied());
+                let session = session.unwrap_or_else(|| take(&mut session_count));
                 if let Some(hash) = span.session {
                     sessions.insert(hash, session);
                 }
@@ -190,7 +270,7 @@ fn place<'a>(roots: &[&'a Span], speed: f64) -> (Vec<Placed<'a>>, Vec<Gathering>
                 current.insert(key, index);
                 if span.kind != Kind::Connect {
                     connections[index as usize].plan.ops.push(placed.len() as u32);
-                    placed.push(Placed { span, planned_ns, connection: index, setup: true, packet_id: 0 });
+                    placed.push(Placed { span, planned_ns, connection: index, session, setup: true, packet_id: 0 });
                 }
                 index
             }
@@ -201,14 +281,21 @@ fn place<'a>(roots: &[&'a Span], speed: f64) -> (Vec<Placed<'a>>, Vec<Gathering>
         match reply_of(span.kind, span.qos) {
             Reply::Puback | Reply::Pubcomp | Reply::Suback | Reply::Unsuback => connection.plan.id_ops.push(op),
             Reply::Pingresp => connection.plan.pings.push(op),
-            Reply::Connack | Reply::None => {}
+            Reply::Connack | Reply::Status | Reply::None => {}
         }
         if matches!(span.kind, Kind::Disconnect | Kind::Close) {
             connection.end_ns = Some(planned_ns);
         }
-        placed.push(Placed { span, planned_ns, connection: index, setup: false, packet_id: 0 });
+        let session = connection.plan.session;
+        placed.push(Placed { span, planned_ns, connection: index, session, setup: false, packet_id: 0 });
     }
     (placed, connections, session_count, skipped)
+}
+
+/// The next ordinal.
+fn take(count: &mut u32) -> u32 {
+    *count += 1;
+    *count - 1
 }
 
 /// Packet ids run on through all connections of a session: a QoS 2 handshake that an earlier connection left open keeps
@@ -277,7 +364,7 @@ fn names(roots: &[&Span]) -> Names {
     names
 }
 
-fn packet_of(placed: &Placed<'_>, connection: &Connection, names: &Names) -> Packet {
+fn packet_of(placed: &Placed<'_>, connection: &Connection, names: &Names, tag: u64) -> Packet {
     let Placed { span, packet_id, .. } = *placed;
     let client_id = base36(connection.session as usize);
     if placed.setup {
@@ -297,7 +384,7 @@ fn packet_of(placed: &Placed<'_>, connection: &Connection, names: &Names) -> Pac
                 retain: span.has(flags::RETAIN),
                 dup: span.has(flags::DUP),
                 packet_id,
-                tag: span.id,
+                tag,
             };
             packet::publish(&publish, span.bytes)
         }

@@ -15,20 +15,29 @@
 //! are not demanded ([`Op::optional`]). A connection whose CONNECT is not in the trace (a slice, a layer's recording)
 //! gets one at the moment of its first request; it is marked [`Op::setup`] and is no request of the workload.
 //!
-//! Left out: raft proposals and segment reads as roots, which no wire of ours carries yet, and retransmissions as such
+//! Raft proposals that no CONNECT caused go to the meta-service instead, by gRPC: each is a request of its own, in turn
+//! on one of [`PROPOSAL_CHANNELS`] connections, sent at its time whatever happened to the ones before. Steps (spans with
+//! a parent) are never replayed: they are what the broker does because of a root, and it will do so again.
+//!
+//! Left out: segment reads as roots, which no wire of ours carries yet, and retransmissions as such
 //! (a recorded DUP is sent as a packet of its own, with its own id).
 
 pub mod names;
 
 mod build;
+mod proposal;
 
 pub(crate) use build::is_refusal;
 
+use bytes::Bytes;
 use regauge_traces::Kind;
 use regauge_traces::Span;
 use std::path::Path;
 
 use crate::packet;
+
+/// gRPC connections that proposals take in turn, as RobustMQ's brokers do.
+pub const PROPOSAL_CHANNELS: u32 = 4;
 
 /// How a trace becomes a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,6 +89,14 @@ pub enum PlanError {
         /// What stands behind the `@`.
         options: String,
     },
+    /// A proposal that the meta-service would not take.
+    #[error("span {id} is a raft proposal that cannot be replayed: {why}; the trace is damaged or of another system")]
+    Proposal {
+        /// The span.
+        id: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// More requests than a plan counts.
     #[error("the trace has {0} requests, and a plan holds at most 2^31; replay a slice of it")]
     TooMany(usize),
@@ -102,6 +119,8 @@ pub enum Reply {
     Unsuback,
     /// To PINGREQ.
     Pingresp,
+    /// To a proposal: the gRPC status.
+    Status,
 }
 
 /// One planned request.
@@ -111,7 +130,7 @@ pub struct Op {
     pub id: u64,
     /// When to send it, ns after the run's t0.
     pub planned_ns: u64,
-    /// Index into [`Plan::connections`].
+    /// Index into [`Plan::connections`]; of a proposal their number and the ordinal of its channel.
     pub connection: u32,
     /// Ordinal of the session, from 0 in the order of first appearance.
     pub session: u32,
@@ -127,6 +146,8 @@ pub struct Op {
     pub optional: bool,
     /// A CONNECT that the trace does not have; no request of the workload.
     pub setup: bool,
+    /// Calls of a proposal; 0 of everything else.
+    pub calls: u32,
     head_at: usize,
     head_bytes: u32,
     fill_bytes: u32,
@@ -176,9 +197,13 @@ pub struct Plan {
     pub resized: u64,
     /// Set-up CONNECTs, which are in `ops` but are not requests.
     pub setup: u64,
+    /// gRPC connections for proposals; 0 without any.
+    pub channels: u32,
     /// Roots that were left out because their connection had already ended.
     pub skipped: u64,
     heads: Vec<u8>,
+    /// gRPC messages of proposals, one behind the other.
+    proposals: Bytes,
     hash: [u8; 32],
 }
 
@@ -218,7 +243,7 @@ impl Plan {
     pub fn connections_at_once(&self) -> usize {
         let mut open = vec![false; self.connections.len()];
         let (mut now, mut most) = (0_usize, 0);
-        for op in &self.ops {
+        for op in self.ops.iter().filter(|op| op.kind != Kind::RaftProposal) {
             let is_open = &mut open[op.connection as usize];
             let opens = !*is_open;
             *is_open = !matches!(op.kind, Kind::Disconnect | Kind::Close);
@@ -226,12 +251,18 @@ impl Plan {
             most = most.max(now);
             now -= usize::from(!*is_open);
         }
-        most
+        most + self.channels as usize
     }
 
     /// The packet of `op` up to its filler.
     pub fn head(&self, op: &Op) -> &[u8] {
-        &self.heads[op.head_at..op.head_at + op.head_bytes as usize]
+        let range = op.head_at..op.head_at + op.head_bytes as usize;
+        if op.kind == Kind::RaftProposal { &self.proposals[range] } else { &self.heads[range] }
+    }
+
+    /// The gRPC message of a proposal, prefix included; shares the plan's memory.
+    pub fn message(&self, op: &Op) -> Bytes {
+        self.proposals.slice(op.head_at..op.head_at + op.head_bytes as usize)
     }
 
     /// The whole packet of `op` (for tests; the driver sends head and filler from where they lie).

@@ -22,7 +22,9 @@ pub struct DriverCall<'a> {
     pub trace: &'a Path,
     /// The server.
     pub target: SocketAddr,
-    /// Where its two Parquet files go.
+    /// The server's meta-service, for proposals.
+    pub meta: Option<SocketAddr>,
+    /// Where its Parquet files go.
     pub out: &'a Path,
     /// How it runs.
     pub options: &'a DriveOptions,
@@ -44,6 +46,9 @@ pub fn drive(
 ) -> Result<(Value, Ended), ChildError> {
     let mut args = vec!["drive".into(), call.trace.as_os_str().to_owned(), "--target".into()];
     args.extend([call.target.to_string().into(), "--out".into(), call.out.as_os_str().to_owned()]);
+    if let Some(meta) = call.meta {
+        args.extend(["--meta".into(), meta.to_string().into()]);
+    }
     let options = serde_json::to_string(call.options).map_err(|e| ChildError::Spawn {
         who: WHO,
         exe: call.exe.to_owned(),

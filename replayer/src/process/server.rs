@@ -24,6 +24,8 @@ pub struct ServerCall<'a> {
     pub data: &'a Path,
     /// CPUs that all its threads may use, unless it binds them itself.
     pub cpus: &'a [usize],
+    /// Where it writes its stamps, if it takes any.
+    pub stamps: Option<&'a Path>,
     /// Where its stderr goes.
     pub log: PathBuf,
     /// Limits of patience.
@@ -34,6 +36,7 @@ pub struct ServerCall<'a> {
 pub struct Server {
     child: Child,
     addr: SocketAddr,
+    meta: Option<SocketAddr>,
     stop_timeout: Duration,
 }
 
@@ -50,7 +53,12 @@ pub struct Stopped {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
-    Ready { addr: SocketAddr },
+    Ready {
+        addr: SocketAddr,
+        /// Where its meta-service listens for gRPC.
+        #[serde(default)]
+        meta: Option<SocketAddr>,
+    },
     Stopped(Value),
     Failed(String),
 }
@@ -64,6 +72,9 @@ impl Server {
             .collect();
         args.push(call.data.as_os_str().to_owned());
         args.extend(["--settings".into(), call.arm.settings.to_string().into(), "--machine".into()]);
+        if let Some(stamps) = call.stamps {
+            args.extend(["--stamps".into(), stamps.as_os_str().to_owned()]);
+        }
         let spawn = Spawn { who: WHO, exe: call.exe, args, cpus: call.cpus, log: call.log.clone() };
         let mut child = Child::spawn(spawn)?;
         let deadline = Instant::now() + call.timeouts.start;
@@ -73,7 +84,7 @@ impl Server {
             }
             if let Some(line) = child.next_line(deadline.min(Instant::now() + LOOK)) {
                 return match parse(&line)? {
-                    Message::Ready { addr } => Ok(Server { child, addr, stop_timeout: call.timeouts.stop }),
+                    Message::Ready { addr, meta } => Ok(Server { child, addr, meta, stop_timeout: call.timeouts.stop }),
                     Message::Failed(reason) => Err(ChildError::Failed { who: WHO, reason }),
                     Message::Stopped(_) => Err(protocol(&line)),
                 };
@@ -97,6 +108,11 @@ impl Server {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where its meta-service listens for gRPC, if it said so.
+    pub fn meta(&self) -> Option<SocketAddr> {
+        self.meta
     }
 
     /// An error when it has ended although nobody asked it to.

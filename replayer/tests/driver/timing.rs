@@ -29,7 +29,7 @@ fn a_stall_shows_in_every_request_that_was_planned_within_it() {
     let outcome = run(&plan(spans), server.address, &DriveOptions::default()).unwrap();
 
     assert_eq!(outcome.record.errors, 0, "{:?}", outcome.record);
-    let origin = outcome.record.t0_monotonic_ns;
+    let origin = outcome.record.t0_ns;
     let (began, ended) = (stall.0.load(Ordering::Relaxed) - origin, stall.1.load(Ordering::Relaxed) - origin);
     let within: Vec<_> = outcome.rows.iter().filter(|row| row.planned_ns > began && row.planned_ns < ended).collect();
     // One is planned every millisecond, so a stall of 200 ms has at least 199.

@@ -4,6 +4,7 @@
 //! it leaves out so far: replication.
 
 pub mod api;
+pub mod proto;
 mod store;
 
 pub use store::{SESSION_PREFIX, Store, StoreError};
