@@ -4,8 +4,10 @@
 
 mod analyze;
 mod completions;
+mod diagnose;
 mod doctor;
 mod drive;
+mod explain;
 mod record;
 mod replay;
 mod report;
@@ -39,6 +41,8 @@ enum Verb {
     Replay(replay::Args),
     Analyze(analyze::Args),
     Report(report::Args),
+    Explain(explain::Args),
+    Diagnose(diagnose::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -53,6 +57,8 @@ fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(args),
         Verb::Analyze(args) => analyze::run(args),
         Verb::Report(args) => report::run(args),
+        Verb::Explain(args) => explain::run(args),
+        Verb::Diagnose(args) => diagnose::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Completions(args) => completions::run::<Cli>(args),
     };
