@@ -4,8 +4,10 @@
 
 mod analyze;
 mod completions;
+mod diagnose;
 mod doctor;
 mod drive;
+mod explain;
 mod meta;
 mod record;
 mod replay;
@@ -41,6 +43,8 @@ enum Verb {
     Replay(replay::Args),
     Analyze(analyze::Args),
     Report(report::Args),
+    Explain(explain::Args),
+    Diagnose(diagnose::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -56,6 +60,8 @@ fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(args),
         Verb::Analyze(args) => analyze::run(args),
         Verb::Report(args) => report::run(args),
+        Verb::Explain(args) => explain::run(args),
+        Verb::Diagnose(args) => diagnose::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Completions(args) => completions::run::<Cli>(args),
     };

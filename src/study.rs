@@ -94,7 +94,7 @@ pub fn run(mut args: Args) -> Result<()> {
 }
 
 /// `studies/2026-01-31T12-00-00`: sorts by time and has no character that a shell minds.
-fn default_out() -> PathBuf {
+pub fn default_out() -> PathBuf {
     let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     Path::new("studies").join(now.trim_end_matches('Z').replace(':', "-"))
 }

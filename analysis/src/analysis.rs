@@ -6,6 +6,8 @@ use crate::compare::{Contrast, contrast};
 use crate::counts::{Counts, PERCENTILES, Percentile};
 use crate::error::AnalysisError;
 use crate::evidence::{ALL, ArmEvidence, Tally, common_blocks};
+use crate::lanes::StudyLanes;
+use crate::lanes::aggregate::ArmLanes;
 use crate::load::Study;
 use crate::resources::{Resources, resources};
 use crate::samples::{Metric, read_exact};
@@ -44,6 +46,10 @@ pub struct Analysis {
     pub verdict_why: Vec<String>,
     /// What the data show so far, in one sentence.
     pub finding: String,
+    /// Mean lanes per arm and step, around the median and in the tail; empty without stamps.
+    pub lanes: Vec<ArmLanes>,
+    /// Why runs have no lanes, one sentence each.
+    pub lanes_missing: Vec<String>,
 }
 
 /// One arm.
@@ -151,7 +157,7 @@ pub struct ExactCheck {
 ///
 /// # Errors
 /// Raw samples that cannot be read again, or that disagree with the histograms.
-pub fn summarise(study: &Study, evidence: &[ArmEvidence]) -> Result<Analysis, AnalysisError> {
+pub fn summarise(study: &Study, evidence: &[ArmEvidence], lanes: &StudyLanes) -> Result<Analysis, AnalysisError> {
     let arms: Vec<ArmSummary> = evidence.iter().map(|arm| summarise_arm(study, arm)).collect();
     let mut comparisons = Vec::new();
     if let Some((base, others)) = evidence.split_first() {
@@ -172,6 +178,8 @@ pub fn summarise(study: &Study, evidence: &[ArmEvidence]) -> Result<Analysis, An
         verdict,
         verdict_why: why,
         finding,
+        lanes: lanes.summary(),
+        lanes_missing: lanes.missing(),
     })
 }
 

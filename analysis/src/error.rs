@@ -90,6 +90,18 @@ pub enum AnalysisError {
         /// Which figures differ, and by how much.
         what: String,
     },
+    /// A run's stamps cannot be read.
+    #[error("{reason}")]
+    Stamps {
+        /// The reader's words, with the file.
+        reason: String,
+    },
+    /// No such request in the study.
+    #[error("{what}")]
+    NoRequest {
+        /// What was asked for, what there is, and what to do.
+        what: String,
+    },
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

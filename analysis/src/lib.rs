@@ -19,9 +19,12 @@
 pub mod analysis;
 pub mod compare;
 pub mod counts;
+pub mod diagnose;
 pub mod episodes;
 pub mod error;
 pub mod evidence;
+pub mod explain;
+pub mod lanes;
 pub mod load;
 pub mod report;
 pub mod resources;
@@ -37,6 +40,7 @@ pub use analysis::Analysis;
 pub use error::AnalysisError;
 
 use evidence::ArmEvidence;
+use lanes::StudyLanes;
 use load::Study;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +51,8 @@ pub struct Evaluation {
     pub study: Study,
     /// What its samples hold, arm by arm, base first.
     pub evidence: Vec<ArmEvidence>,
+    /// Where the time of requests went, as far as runs have stamps.
+    pub lanes: StudyLanes,
     /// What follows.
     pub analysis: Analysis,
 }
@@ -59,8 +65,9 @@ impl Evaluation {
     pub fn of(dir: &Path) -> Result<Self, AnalysisError> {
         let study = Study::open(dir)?;
         let evidence = evidence::gather(&study)?;
-        let analysis = analysis::summarise(&study, &evidence)?;
-        Ok(Evaluation { study, evidence, analysis })
+        let lanes = StudyLanes::of(&study, false)?;
+        let analysis = analysis::summarise(&study, &evidence, &lanes)?;
+        Ok(Evaluation { study, evidence, lanes, analysis })
     }
 
     /// Writes analysis.json and tables/ into the study.
@@ -68,7 +75,8 @@ impl Evaluation {
     /// # Errors
     /// The file system refused.
     pub fn write_tables(&self) -> Result<(), AnalysisError> {
-        tables::write(&self.study.dir, &self.analysis, &self.evidence)
+        tables::write(&self.study.dir, &self.analysis, &self.evidence)?;
+        lanes::write_table(&self.study)
     }
 
     /// Writes report.html into the study and returns its path.

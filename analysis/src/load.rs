@@ -29,6 +29,19 @@ impl Study {
     /// # Errors
     /// Not a study, a newer version, unreadable or contradictory records, no finished run.
     pub fn open(dir: &Path) -> Result<Self, AnalysisError> {
+        let study = Study::open_any(dir)?;
+        if !study.runs.iter().any(|run| run.valid) {
+            let reasons = reasons(&study.runs);
+            return Err(AnalysisError::NoValidRuns { path: dir.to_path_buf(), reasons });
+        }
+        Ok(study)
+    }
+
+    /// Opens the study in `dir` even when none of its runs is valid.
+    ///
+    /// # Errors
+    /// As [`Study::open`], but for that.
+    pub fn open_any(dir: &Path) -> Result<Self, AnalysisError> {
         let manifest = read_manifest(dir)?;
         let path = dir.join("study.json");
         let bad = |reason: String| AnalysisError::BadManifest { path: path.clone(), reason };
@@ -62,10 +75,6 @@ impl Study {
         }
         let order = |name: &str| manifest.arms.iter().position(|arm| arm.name == name);
         runs.sort_by_key(|run| (run.block, order(&run.arm)));
-        if !runs.iter().any(|run| run.valid) {
-            let reasons = reasons(&runs);
-            return Err(AnalysisError::NoValidRuns { path: dir.to_path_buf(), reasons });
-        }
         Ok(Study { dir: dir.to_path_buf(), manifest, runs, unfinished })
     }
 

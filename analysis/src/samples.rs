@@ -222,7 +222,7 @@ fn decode(blob: &[u8]) -> Result<Histogram<u64>, String> {
 }
 
 /// A lazy scan of files that must have these columns; steps may be dictionary-encoded.
-fn scan(paths: &[PathBuf], wanted: &[(&str, DataType)]) -> Result<LazyFrame, AnalysisError> {
+pub(crate) fn scan(paths: &[PathBuf], wanted: &[(&str, DataType)]) -> Result<LazyFrame, AnalysisError> {
     let first = paths.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
     for path in paths {
         // polars reports a missing file as a missing schema; the operating system's words are clearer.
@@ -245,6 +245,25 @@ fn scan(paths: &[PathBuf], wanted: &[(&str, DataType)]) -> Result<LazyFrame, Ana
     Ok(lazy.select(columns))
 }
 
+/// Whether a file has all of these columns, of whatever type.
+pub(crate) fn has_columns(path: &Path, names: &[&str]) -> Result<bool, AnalysisError> {
+    let mut one = open(&[path.to_path_buf()])?;
+    let schema = guarded(path, || one.collect_schema())?;
+    Ok(names.iter().all(|name| schema.contains(name)))
+}
+
+/// A column of a frame that was scanned with its type.
+pub(crate) fn column_u64(frame: &DataFrame, name: &str, path: &Path) -> Result<Vec<Option<u64>>, AnalysisError> {
+    let column = frame.column(name).and_then(|column| column.u64()).map_err(|error| bad_parquet(path, &error))?;
+    Ok(column.iter().collect())
+}
+
+/// A column of a frame that was scanned with its type.
+pub(crate) fn column_u32(frame: &DataFrame, name: &str, path: &Path) -> Result<Vec<Option<u32>>, AnalysisError> {
+    let column = frame.column(name).and_then(|column| column.u32()).map_err(|error| bad_parquet(path, &error))?;
+    Ok(column.iter().collect())
+}
+
 fn open(paths: &[PathBuf]) -> Result<LazyFrame, AnalysisError> {
     let first = paths.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
     let bad = |error: PolarsError| bad_parquet(first, &error);
@@ -255,7 +274,7 @@ fn open(paths: &[PathBuf]) -> Result<LazyFrame, AnalysisError> {
     LazyFrame::scan_parquet_files(files.into_iter().collect(), args).map_err(bad)
 }
 
-fn collect(frame: LazyFrame, path: &Path) -> Result<DataFrame, AnalysisError> {
+pub(crate) fn collect(frame: LazyFrame, path: &Path) -> Result<DataFrame, AnalysisError> {
     guarded(path, || frame.collect())
 }
 
@@ -271,7 +290,7 @@ fn guarded<T>(path: &Path, call: impl FnOnce() -> PolarsResult<T>) -> Result<T, 
     }
 }
 
-fn bad_parquet(path: &Path, error: &PolarsError) -> AnalysisError {
+pub(crate) fn bad_parquet(path: &Path, error: &PolarsError) -> AnalysisError {
     // The first line says it; the rest is the query plan.
     let text = error.to_string();
     let reason = text.lines().next().unwrap_or("unknown error").to_owned();

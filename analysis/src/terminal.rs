@@ -50,6 +50,7 @@ pub fn render(analysis: &Analysis) -> String {
         "",
     );
     footnotes(&mut text, analysis);
+    crate::lanes::terminal::render(&mut text, &analysis.lanes, &analysis.lanes_missing);
     text.push('\n');
     wrap(&mut text, &analysis.finding, "");
     wrap(&mut text, &format!("Verdict: {}", analysis.verdict), "");
@@ -116,7 +117,7 @@ fn footnotes(text: &mut String, analysis: &Analysis) {
 }
 
 /// Appends words in lines of at most [`WIDTH`] columns; later lines begin with `indent`.
-fn wrap(text: &mut String, words: &str, indent: &str) {
+pub(crate) fn wrap(text: &mut String, words: &str, indent: &str) {
     let mut width = 0;
     for word in words.split_whitespace() {
         let length = word.chars().count();

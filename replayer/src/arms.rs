@@ -32,8 +32,11 @@ use std::path::Path;
 use toml::Spanned;
 
 /// Arms that are built in: name, text.
-const BUILT_IN: [(&str, &str); 2] =
-    [("default", include_str!("../arms/default.toml")), ("factorial", include_str!("../arms/factorial.toml"))];
+const BUILT_IN: [(&str, &str); 3] = [
+    ("default", include_str!("../arms/default.toml")),
+    ("factorial", include_str!("../arms/factorial.toml")),
+    ("diagnose", include_str!("../arms/diagnose.toml")),
+];
 
 /// Longest name of an arm; it becomes a directory name and a column heading.
 const NAME_MAX: usize = 64;
@@ -84,7 +87,7 @@ struct File {
 }
 
 impl Arms {
-    /// The arms of a name that is built in (`default`, `factorial`) or of a file.
+    /// The arms of a name that is built in (`default`, `factorial`, `diagnose`) or of a file.
     pub fn load(name_or_path: &str) -> Result<Arms, ArmsError> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
             return Arms::parse(text, &format!("built-in arms `{name}`"));

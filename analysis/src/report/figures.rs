@@ -1,4 +1,4 @@
-//! The report's five pictures, each from evidence that the tables also rest on.
+//! The report's pictures, each from evidence that the tables also rest on.
 
 use super::axis::Axis;
 use super::plot::{Plot, class};
@@ -20,7 +20,7 @@ const NINES_MAX: f64 = 5.0;
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Figure {
     /// Heading.
-    pub title: &'static str,
+    pub title: String,
     /// How to read it.
     pub caption: String,
     /// Inline SVG.
@@ -36,6 +36,7 @@ pub fn draw(study: &Study, evidence: &[ArmEvidence], analysis: &Analysis) -> Vec
     }
     figures.extend(ratios(analysis));
     figures.extend(over_time(study, evidence));
+    figures.extend(super::lanes::draw(&analysis.lanes));
     figures
 }
 
@@ -101,7 +102,7 @@ fn percentiles(evidence: &[ArmEvidence]) -> Figure {
                     there are what happened, not an estimate.";
     }
     let svg = plot.finish("Latency by percentile for every arm, both axes logarithmic");
-    Figure { title: "Percentiles", caption, svg }
+    Figure { title: "Percentiles".to_owned(), caption, svg }
 }
 
 fn tail(evidence: &[ArmEvidence]) -> Figure {
@@ -130,7 +131,7 @@ fn tail(evidence: &[ArmEvidence]) -> Figure {
                    waited behind a stall before they could be sent."
             .to_owned();
     let svg = plot.finish("Share of requests slower than a given latency for every arm, both axes logarithmic");
-    Figure { title: "The tail", caption, svg }
+    Figure { title: "The tail".to_owned(), caption, svg }
 }
 
 fn ratios(analysis: &Analysis) -> Option<Figure> {
@@ -177,7 +178,11 @@ fn ratios(analysis: &Analysis) -> Option<Figure> {
          interval that crosses 1 shows no difference. Refused percentiles have no mark.",
         analysis.base
     );
-    Some(Figure { title: "Ratio to the base", caption, svg: plot.finish("Ratio of percentiles to the base arm") })
+    Some(Figure {
+        title: "Ratio to the base".to_owned(),
+        caption,
+        svg: plot.finish("Ratio of percentiles to the base arm"),
+    })
 }
 
 fn over_time(study: &Study, evidence: &[ArmEvidence]) -> Vec<Figure> {
@@ -204,7 +209,7 @@ fn over_time(study: &Study, evidence: &[ArmEvidence]) -> Vec<Figure> {
             plot.line(line, &class("pooled", i));
         }
         let svg = plot.finish("Latency over the run's time for every arm");
-        Some(Figure { title, caption, svg })
+        Some(Figure { title: title.to_owned(), caption, svg })
     };
     let windows = format!("windows of {}, all valid blocks pooled", time(width as f64));
     let warmup = match study.manifest.warmup_ns {

@@ -5,6 +5,7 @@
 
 mod axis;
 mod figures;
+mod lanes;
 mod page;
 mod plot;
 

@@ -3,14 +3,15 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod planted;
+pub mod stamps;
+
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use parquet::arrow::ArrowWriter;
 use regauge_traces::study::sample_flags::{LOST, NO_REPLY, WARMUP};
-use regauge_traces::study::{
-    ArmRecord, Gate, LayoutRecord, Manifest, REQUEST_COLUMNS, RunRecord, STUDY_VERSION, run_dir,
-};
+use regauge_traces::study::{ArmRecord, Gate, LayoutRecord, REQUEST_COLUMNS, RunRecord, STUDY_VERSION, run_dir};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -144,35 +145,34 @@ pub fn write_study(dir: &Path, spec: &Spec) {
         stack: arm.stack.into(),
         settings: arm.settings.clone(),
     });
-    let manifest = Manifest {
-        version: STUDY_VERSION,
-        regauge: "0.1.0".into(),
-        created: "2026-11-23T10:00:00Z".into(),
-        command: ["regauge", "replay", "trace.parquet", "--arms", "arms.toml", "--blocks"].map(String::from).to_vec(),
-        seed: spec.seed,
-        blocks: spec.blocks,
-        stages: Vec::new(),
-        stamps: false,
-        arms: arms.collect(),
-        base: spec.arms[0].name.into(),
-        workload_hash: "6f1c0a55e2b94d3788f0aa1c5f0f7d21".into(),
-        plan_hash: "b3d2419f0c6e4a7f9a5512c80e1d6b90".into(),
-        trace_source: "synthetic: log-normal latencies with stalls of known length (a test's study, not a measurement)"
-            .into(),
-        requests: spec.requests,
-        duration_ns: spec.requests * spec.interval_ns,
-        warmup_ns: spec.warmup_ns,
-        layout: LayoutRecord {
+    // As JSON, so that a manifest of before a field was added is read too.
+    let manifest = json!({
+        "version": STUDY_VERSION,
+        "regauge": "0.1.0",
+        "created": "2026-11-23T10:00:00Z",
+        "command": ["regauge", "replay", "trace.parquet", "--arms", "arms.toml", "--blocks"],
+        "seed": spec.seed,
+        "blocks": spec.blocks,
+        "arms": arms.collect::<Vec<_>>(),
+        "base": spec.arms[0].name,
+        "workload_hash": "6f1c0a55e2b94d3788f0aa1c5f0f7d21",
+        "plan_hash": "b3d2419f0c6e4a7f9a5512c80e1d6b90",
+        "trace_source":
+            "synthetic: log-normal latencies with stalls of known length (a test's study, not a measurement)",
+        "requests": spec.requests,
+        "duration_ns": spec.requests * spec.interval_ns,
+        "warmup_ns": spec.warmup_ns,
+        "layout": LayoutRecord {
             name: "shared".into(),
             driver_cpus: vec![0, 1],
             server_cpus: vec![0, 1],
             why: "2 CPUs are too few for disjoint cores.".into(),
             limits: vec!["driver and server share CPUs, so scheduling noise of one is seen in the other".into()],
         },
-        host: json!({"cpu": {"model": "Synthetic CPU", "count": 2}, "kernel": "6.1.0", "io_uring": true,
-                     "file_system": {"kind": "ext4", "mount": "/"}, "memory_bytes": 25_769_803_776_u64}),
-        gates: json!({"offered": 0.99, "driver_lag_p99_ns": 1_000_000}),
-    };
+        "host": {"cpu": {"model": "Synthetic CPU", "count": 2}, "kernel": "6.1.0", "io_uring": true,
+                 "file_system": {"kind": "ext4", "mount": "/"}, "memory_bytes": 25_769_803_776_u64},
+        "gates": {"offered": 0.99, "driver_lag_p99_ns": 1_000_000},
+    });
     fs::write(dir.join("study.json"), serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
     for block in 0..spec.blocks {
         for (position, arm) in spec.arms.iter().enumerate() {
@@ -284,13 +284,18 @@ fn write_requests(path: &Path, rows: &[Row]) {
 }
 
 fn write_histograms(path: &Path, rows: &[Row]) {
+    let measured = rows.iter().filter(|row| row.flags & WARMUP == 0);
+    let timed = measured.filter_map(|row| Some((row.step, row.latency_ns?, row.service_ns?)));
+    write_histograms_of(path, timed);
+}
+
+/// Histograms of (step, latency, service).
+pub fn write_histograms_of<'a>(path: &Path, rows: impl Iterator<Item = (&'a str, u64, u64)>) {
     let mut histograms: BTreeMap<(&str, &str), Histogram<u64>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.flags & WARMUP == 0) {
-        for (metric, value) in [("latency", row.latency_ns), ("service", row.service_ns)] {
-            if let Some(value) = value {
-                let new = || Histogram::new_with_max(120_000_000_000, 3).unwrap();
-                histograms.entry((row.step, metric)).or_insert_with(new).record(value).unwrap();
-            }
+    for (step, latency, service) in rows {
+        for (metric, value) in [("latency", latency), ("service", service)] {
+            let new = || Histogram::new_with_max(120_000_000_000, 3).unwrap();
+            histograms.entry((step, metric)).or_insert_with(new).record(value).unwrap();
         }
     }
     let blobs: Vec<Vec<u8>> = histograms

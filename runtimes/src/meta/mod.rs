@@ -26,6 +26,6 @@ pub mod state_machine;
 mod store;
 pub mod types;
 
-pub use rpc::proto;
 pub use process::{MetaConfig, MetaRecord, serve_meta};
+pub use rpc::pb as proto;
 pub use store::{Depth, SESSION_PREFIX, Store, StoreError};

@@ -1,0 +1,106 @@
+//! Each cause planted in a study is the one that is supported, and no other.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
+
+use common::planted::write_planted;
+use common::stamps::Planted;
+use regauge_analysis::diagnose::{Diagnosis, Verdict, diagnose, terminal};
+use regauge_analysis::{Evaluation, lanes::slow::Kind};
+
+const MS: u64 = 1_000_000;
+
+fn diagnosis(blocks: u32, planted: Planted, without: &[&str], invalid: &[u32], keep: bool) -> Diagnosis {
+    let dir = tempfile::tempdir().unwrap();
+    write_planted(dir.path(), blocks, planted, without, invalid);
+    diagnose(dir.path(), keep).unwrap()
+}
+
+fn with(diagnosis: &Diagnosis, verdict: Verdict) -> Vec<&'static str> {
+    diagnosis.hypotheses.iter().filter(|judged| judged.verdict == verdict).map(|judged| judged.name).collect()
+}
+
+#[test]
+fn the_planted_cause_and_only_that_one_is_supported() {
+    let cases: [(&str, Planted, &[&str], &[&str]); 8] = [
+        (
+            "runtime_queue",
+            Planted { woken: 10 * MS, ..Planted::default() },
+            &["offload", "raft-alone", "eager-handoff"],
+            &["another_runtime"],
+        ),
+        ("os_preemption", Planted { runnable: 10 * MS, ..Planted::default() }, &["quiet"], &["oversubscription"]),
+        ("oversubscription", Planted { runnable: 10 * MS, ..Planted::default() }, &["one-runtime"], &["os_preemption"]),
+        ("write_queue", Planted { thread_wait: 10 * MS, ..Planted::default() }, &["own-db"], &[]),
+        ("wal", Planted { wal: 10 * MS, ..Planted::default() }, &["no-wal"], &["disk"]),
+        ("disk", Planted { delay: 10 * MS, ..Planted::default() }, &["memory"], &[]),
+        ("batching", Planted { queued: 10 * MS, ..Planted::default() }, &["batch-1"], &[]),
+        ("another_runtime", Planted { woken: 10 * MS, ..Planted::default() }, &["compio"], &["runtime_queue"]),
+    ];
+    for (cause, planted, without, same_lane) in cases {
+        let diagnosis = diagnosis(5, planted, without, &[], false);
+        assert_eq!(with(&diagnosis, Verdict::Supported), [cause], "{}", terminal::render(&diagnosis));
+        // Who shares the lane, but whose arm does not help, is left open; all others are refuted.
+        assert_eq!(with(&diagnosis, Verdict::CannotTell), same_lane, "{}", terminal::render(&diagnosis));
+    }
+}
+
+#[test]
+fn a_busy_thread_supports_no_cause_of_waiting() {
+    let diagnosis = diagnosis(5, Planted { spin: 10 * MS, ..Planted::default() }, &[], &[], false);
+    assert_eq!(with(&diagnosis, Verdict::Refuted).len(), 8, "{}", terminal::render(&diagnosis));
+}
+
+#[test]
+fn too_few_blocks_leave_it_open_and_say_how_many_it_takes() {
+    let diagnosis = diagnosis(1, Planted { wal: 10 * MS, ..Planted::default() }, &["no-wal"], &[], false);
+    let wal = diagnosis.hypotheses.iter().find(|judged| judged.name == "wal").unwrap();
+    assert_eq!(wal.verdict, Verdict::CannotTell);
+    assert!(wal.why.as_ref().unwrap().contains("blocks"), "{wal:?}");
+    assert!(wal.share.unwrap() > 0.9);
+}
+
+#[test]
+fn invalid_runs_are_left_out_unless_asked_for() {
+    let planted = Planted { wal: 10 * MS, ..Planted::default() };
+    let left_out = diagnosis(3, planted, &["no-wal"], &[0, 1, 2], false);
+    assert_eq!(with(&left_out, Verdict::CannotTell).len(), 8);
+    assert_eq!((left_out.runs, left_out.valid_runs, left_out.runs_used), (33, 0, 0));
+    let kept = diagnosis(3, planted, &["no-wal"], &[0, 1, 2], true);
+    assert_eq!(with(&kept, Verdict::Supported), ["wal"]);
+    let text = terminal::render(&kept);
+    assert!(text.starts_with("INVALID RUNS ARE INCLUDED"), "{text}");
+}
+
+#[test]
+fn slow_lines_are_those_of_the_article_with_lanes() {
+    let diagnosis = diagnosis(2, Planted { runnable: 10 * MS, ..Planted::default() }, &["quiet"], &[], false);
+    let apply = diagnosis.slow_lines.iter().find(|line| line.kind == Kind::Apply).unwrap();
+    assert!(apply.reaches_threshold && (9 * MS..12 * MS).contains(&apply.total_ns));
+    let head = "[meta_0] apply batch slow: total=1";
+    assert!(apply.line.starts_with(head) && apply.line.contains("route=0.00ms membership=0.00ms set_last_applied=1"));
+    assert!(apply.line.contains("| woken_polled=0.0") && apply.line.contains("runnable=1"), "{}", apply.line);
+    let connect = diagnosis.slow_lines.iter().find(|line| line.kind == Kind::Connect).unwrap();
+    assert!(!connect.reaches_threshold);
+    assert!(connect.line.starts_with("[connect] slow connect_id="), "{}", connect.line);
+    let text = terminal::render(&diagnosis);
+    assert!(text.contains("No CONNECTs reached RobustMQ's threshold of 30.0 ms"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80 || line.contains("regauge explain")), "{text}");
+}
+
+#[test]
+fn the_evaluation_of_a_stamped_study_has_lanes() {
+    let dir = tempfile::tempdir().unwrap();
+    write_planted(dir.path(), 2, Planted { wal: 10 * MS, ..Planted::default() }, &["no-wal"], &[]);
+    let evaluation = Evaluation::of(dir.path()).unwrap();
+    evaluation.write_tables().unwrap();
+    let json = serde_json::to_value(&evaluation.analysis).unwrap();
+    let tail = &json["lanes"][0]["groups"][1];
+    assert_eq!((&tail["step"], &tail["at"]), (&"connect".into(), &"tail".into()));
+    assert!(tail["lanes_ns"]["storage"].as_u64().unwrap() > 8 * MS, "{tail}");
+    assert!(tail["lanes_ns"]["storage_parts"]["wal"].as_u64().unwrap() > 8 * MS);
+    assert!(json["lanes"][0]["unattributed_tail"].as_f64().unwrap() < 0.05);
+    assert_eq!(json["lanes"][0]["largest_gap_ns"], 0);
+    assert!(dir.path().join("tables/lanes/block=000/arm=as-deployed/lanes.parquet").is_file());
+}

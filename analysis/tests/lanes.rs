@@ -1,0 +1,300 @@
+//! Lanes add up whatever the stamps say, and time planted in one place shows in one lane.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
+
+use common::stamps::{META, Planted, SHARD, T0, World, blank, connects, meta};
+use proptest::prelude::*;
+use regauge_analysis::lanes::aggregate::{At, RunTimes, arm_lanes};
+use regauge_analysis::lanes::{Connection, Lane, Lanes, Request, RunInput, RunLanes, timeline_of};
+use regauge_traces::stamps::{Event, Stamp};
+
+const MS: u64 = 1_000_000;
+
+fn mean(world: &World, step: &str, at: At) -> Lanes {
+    let run = RunLanes::of(&world.input());
+    let arm = arm_lanes("x", &[RunTimes::of(0, &run)], 0);
+    assert_eq!(arm.largest_gap_ns, 0);
+    assert_eq!(arm.disagreeing, 0);
+    arm.groups.iter().find(|group| group.step == step && group.at == at).unwrap().lanes_ns.unwrap()
+}
+
+#[test]
+fn what_is_planted_grows_in_its_lane_and_in_no_other() {
+    let base = mean(&connects(600, 50, Planted::default(), 1), "connect", At::Tail);
+    let cases = [
+        (Lane::WokenPolled, Planted { woken: 10 * MS, ..Planted::default() }),
+        (Lane::Runnable, Planted { runnable: 10 * MS, ..Planted::default() }),
+        (Lane::OnCpu, Planted { spin: 10 * MS, ..Planted::default() }),
+        (Lane::Wal, Planted { wal: 10 * MS, ..Planted::default() }),
+        (Lane::Delay, Planted { delay: 10 * MS, ..Planted::default() }),
+        (Lane::ThreadWait, Planted { thread_wait: 10 * MS, ..Planted::default() }),
+        (Lane::OtherStorage, Planted { sleep: 10 * MS, ..Planted::default() }),
+        (Lane::Queued, Planted { queued: 10 * MS, ..Planted::default() }),
+    ];
+    for (planted, truth) in cases {
+        let world = connects(600, 50, truth, 1);
+        let lanes = mean(&world, "connect", At::Tail);
+        for lane in Lane::ALL {
+            let grown = lanes.get(lane).saturating_sub(base.get(lane));
+            match lane == planted {
+                true => assert!((9 * MS..11 * MS).contains(&grown), "{lane:?} grew by {grown} ns"),
+                false => assert!(grown < MS / 20, "{planted:?} was planted, and {lane:?} grew by {grown} ns"),
+            }
+        }
+        if planted != Lane::Queued {
+            let step = mean(&world, "set_last_applied", At::Tail);
+            assert_eq!(step.largest(), planted, "{step:?}");
+        }
+    }
+}
+
+#[test]
+fn little_of_a_fully_stamped_request_stays_unattributed() {
+    let lanes = mean(&connects(600, 50, Planted::default(), 1), "connect", At::Median);
+    // Handlers between their stamps, and openraft's own steps: no poll was kept that would explain them.
+    assert!(lanes.get(Lane::Unattributed) * 4 < lanes.total(), "{lanes:?}");
+}
+
+#[test]
+fn polls_explain_what_lies_between_stamps() {
+    let mut world = connects(1, 1, Planted::default(), 1);
+    let before = timeline_of(&world.input(), &world.requests[0]).unwrap();
+    // Between the last call and openraft's answer: a wait of 4 µs, then a poll of the raft task.
+    let stage = before.stages.iter().find(|stage| stage.name == "openraft answers").unwrap();
+    assert_eq!(stage.lanes.get(Lane::Unattributed), stage.to_ns - stage.from_ns);
+    let mut poll = blank(Event::Poll, "raft", META);
+    (poll.woken_ns, poll.started_ns) = (Some(stage.from_ns), Some(stage.from_ns + 4_000));
+    (poll.finished_ns, poll.cpu_ns, poll.run_delay_ns) = (Some(stage.to_ns), None, None);
+    world.stamps.push(poll);
+    let after = timeline_of(&world.input(), &world.requests[0]).unwrap();
+    let stage = after.stages.iter().find(|stage| stage.name == "openraft answers").unwrap();
+    assert_eq!(stage.lanes.get(Lane::WokenPolled), 4_000);
+    assert_eq!(stage.lanes.get(Lane::OnCpu), stage.to_ns - stage.from_ns - 4_000);
+    assert_eq!(after.lanes.total(), after.latency_ns);
+}
+
+#[test]
+fn a_poll_is_charged_only_beside_the_calls_made_in_it() {
+    // One thread for all: an inline call of 8 ms blocks it while the packet of another request lies in the socket.
+    let mut world = connects(2, 2, Planted::default(), 1);
+    let sent = T0 + world.requests[1].sent_ns.unwrap();
+    let delay = 9 * MS;
+    for stamp in world.stamps.iter_mut().filter(|s| s.conn == Some(1) || s.proposal == Some(1) || s.first == Some(2)) {
+        for time in [
+            &mut stamp.woken_ns,
+            &mut stamp.queued_ns,
+            &mut stamp.started_ns,
+            &mut stamp.finished_ns,
+            &mut stamp.resumed_ns,
+            &mut stamp.sent_ns,
+            &mut stamp.received_ns,
+            &mut stamp.proposed_ns,
+            &mut stamp.committed_ns,
+            &mut stamp.answered_ns,
+            &mut stamp.returned_ns,
+        ] {
+            *time = time.map(|ns| ns + delay);
+        }
+    }
+    *world.requests[1].latency_ns.as_mut().unwrap() += delay;
+    let mut poll = blank(Event::Poll, "effect", SHARD);
+    (poll.started_ns, poll.finished_ns) = (Some(sent), Some(sent + 9 * MS));
+    (poll.cpu_ns, poll.run_delay_ns) = (Some(MS), Some(0));
+    let mut call = blank(Event::Call, "other", SHARD);
+    (call.started_ns, call.finished_ns) = (Some(sent + MS), Some(sent + 9 * MS));
+    (call.cpu_ns, call.run_delay_ns, call.wal_ns) = (Some(0), Some(0), Some(8 * MS));
+    world.stamps.extend([poll, call]);
+    let timeline = timeline_of(&world.input(), &world.requests[1]).unwrap();
+    let way = timeline.stages.iter().find(|stage| stage.name == "request on its way").unwrap();
+    assert_eq!(way.lanes.get(Lane::Wal), 8 * MS, "{way:?}");
+    assert_eq!(way.lanes.get(Lane::OnCpu), MS);
+    // Of several workers that steal, the others' work explains nothing: the packet lay in a socket that nobody polled.
+    world.meta.threads.push((SHARD + 1, "worker-1".into(), "broker".into()));
+    let timeline = timeline_of(&world.on("tokio-shared"), &world.requests[1]).unwrap();
+    let way = timeline.stages.iter().find(|stage| stage.name == "request on its way").unwrap();
+    assert_eq!(way.lanes.get(Lane::Wal), 0);
+}
+
+#[test]
+fn calls_behind_others_are_queued() {
+    let world = connects(3, 3, Planted { queued: 5 * MS, ..Planted::default() }, 1);
+    let timeline = timeline_of(&world.input(), &world.requests[2]).unwrap();
+    let stage = timeline.stages.iter().find(|stage| stage.name == "in the batcher").unwrap();
+    assert_eq!(stage.lanes.get(Lane::Queued), stage.to_ns - stage.from_ns);
+    assert!(timeline.session_ns.unwrap() > 4 * MS && timeline.server_ns.unwrap() > timeline.session_ns.unwrap());
+}
+
+#[test]
+fn a_port_used_again_belongs_to_its_new_connection() {
+    let mut world = connects(40, 40, Planted::default(), 1);
+    for stamp in &mut world.stamps {
+        stamp.port = stamp.port.map(|_| 40_000);
+    }
+    world.connections.iter_mut().for_each(|connection| connection.port = 40_000);
+    let run = RunLanes::of(&world.input());
+    assert!(run.requests.iter().all(|request| request.conn == Some(request.op_id)));
+}
+
+#[test]
+fn a_publish_waits_for_its_append_and_sync() {
+    let at = |us: u64| Some(T0 + us * 1_000);
+    let mut read = blank(Event::Read, "", SHARD);
+    (read.conn, read.port, read.offset, read.shard) = (Some(7), Some(40_000), Some(200), Some(0));
+    (read.woken_ns, read.started_ns, read.resumed_ns) = (at(50), at(60), at(65));
+    let mut append = blank(Event::Op, "append", SHARD);
+    (append.shard, append.op, append.conn, append.offset) = (Some(0), Some(1), Some(7), Some(200));
+    (append.queued_ns, append.started_ns, append.finished_ns) = (at(70), at(90), at(120));
+    (append.woken_ns, append.resumed_ns) = (at(125), at(130));
+    // Another partition's append, to which the sync does not belong.
+    let other = Stamp { op: Some(2), resumed_ns: at(500), ..append };
+    let mut sync = blank(Event::Op, "sync", SHARD);
+    (sync.shard, sync.op, sync.after) = (Some(0), Some(3), Some(1));
+    (sync.queued_ns, sync.woken_ns, sync.resumed_ns) = (at(130), at(430), at(440));
+    let mut reply = blank(Event::Reply, "", SHARD);
+    (reply.conn, reply.port, reply.offset, reply.shard, reply.op) = (Some(7), Some(40_000), Some(4), Some(0), Some(3));
+    (reply.queued_ns, reply.finished_ns) = (at(445), at(460));
+    let world = World {
+        requests: vec![Request {
+            op_id: 1,
+            step: "publish".into(),
+            flags: 0,
+            planned_ns: 0,
+            sent_ns: Some(10_000),
+            latency_ns: Some(500_000),
+            connection: Some(0),
+            sent_offset: Some(180),
+            reply_offset: Some(4),
+        }],
+        connections: vec![Connection { connection: 0, port: 40_000, opened_ns: 0 }],
+        stamps: vec![read, append, other, sync, reply],
+        meta: meta(),
+    };
+    let timeline = timeline_of(&world.input(), &world.requests[0]).unwrap();
+    let lanes = timeline.lanes;
+    assert_eq!(lanes.total(), 500_000);
+    assert_eq!(lanes.get(Lane::DriverLag), 10_000);
+    assert_eq!(lanes.get(Lane::OtherStorage), 30_000 + 300_000, "the append, and the sync from submission to wake");
+    assert_eq!(lanes.get(Lane::Queued), 20_000, "the append waited for a thread");
+    assert_eq!(lanes.get(Lane::WokenPolled), 10_000 + 5_000 + 10_000);
+    assert_eq!(timeline.disagreement_ns, 0);
+}
+
+#[test]
+fn contradictions_are_counted_and_nothing_breaks() {
+    let mut world = connects(10, 10, Planted::default(), 1);
+    // The gRPC answer comes before the question: a clock that jumped by 3 ms.
+    for stamp in world.stamps.iter_mut().filter(|stamp| stamp.proposal == Some(4) && stamp.event == Event::Proposal) {
+        stamp.committed_ns = stamp.committed_ns.map(|ns| ns - 3 * MS);
+    }
+    let run = RunLanes::of(&world.input());
+    let disagreeing: Vec<u64> =
+        run.requests.iter().filter(|request| request.disagreement_ns > 0).map(|request| request.op_id).collect();
+    assert_eq!(disagreeing, [4]);
+    assert!((2 * MS..4 * MS).contains(&run.requests[4].disagreement_ns));
+    assert!(run.requests.iter().all(|request| request.lanes.unwrap().total() == request.latency_ns));
+}
+
+#[test]
+fn too_few_requests_have_no_mean() {
+    let run = RunLanes::of(&connects(100, 50, Planted::default(), 1).input());
+    let arm = arm_lanes("x", &[RunTimes::of(0, &run)], 1);
+    let tail = arm.groups.iter().find(|group| group.step == "connect" && group.at == At::Tail).unwrap();
+    assert_eq!((tail.requests, tail.lanes_ns), (2, None));
+    assert_eq!((arm.runs, arm.runs_without_stamps), (1, 1));
+}
+
+fn any_stamp() -> impl Strategy<Value = Stamp> {
+    const EVENTS: [Event; 7] =
+        [Event::Read, Event::Reply, Event::Op, Event::Poll, Event::Gap, Event::Call, Event::Proposal];
+    const NAMES: [&str; 10] = [
+        "meta",
+        "append",
+        "sync",
+        "raft_append",
+        "set_last_applied",
+        "route",
+        "raft",
+        "write",
+        "batcher",
+        "rpc_server",
+    ];
+    let time = || prop::option::weighted(0.8, prop_oneof![9 => T0..T0 + 2_000, 1 => any::<u64>()]);
+    let small = || prop::option::weighted(0.8, 0_u64..4);
+    let length = || prop::option::of(prop_oneof![9 => 0_u64..2_000, 1 => any::<u64>()]);
+    let what = (0..EVENTS.len(), 0..NAMES.len(), 0_u32..3);
+    let ids = prop::array::uniform6(small());
+    let times = prop::array::uniform11(time());
+    let lengths = prop::array::uniform6(length());
+    (what, ids, times, lengths).prop_map(|((event, name, thread), ids, times, lengths)| {
+        let mut stamp = blank(EVENTS[event], NAMES[name], thread);
+        [stamp.conn, stamp.offset, stamp.op, stamp.after, stamp.proposal, stamp.first] = ids;
+        (stamp.port, stamp.shard, stamp.count) = (Some(1), Some(0), Some(2));
+        [
+            stamp.woken_ns,
+            stamp.queued_ns,
+            stamp.started_ns,
+            stamp.finished_ns,
+            stamp.resumed_ns,
+            stamp.sent_ns,
+            stamp.received_ns,
+            stamp.proposed_ns,
+            stamp.committed_ns,
+            stamp.answered_ns,
+            stamp.returned_ns,
+        ] = times;
+        [stamp.cpu_ns, stamp.run_delay_ns, stamp.wal_ns, stamp.memtable_ns, stamp.delay_ns, stamp.thread_wait_ns] =
+            lengths;
+        stamp
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn lanes_add_up_for_any_stamps(
+        stamps in prop::collection::vec(any_stamp(), 0..40),
+        kinds in prop::collection::vec((0_usize..3, 0_u64..1_000, prop::option::of(0_u64..3_000), 0_u64..3_000), 1..8),
+        shared in any::<bool>(),
+    ) {
+        let requests: Vec<Request> = kinds.into_iter().zip(0..).map(|((kind, planned_ns, sent_ns, latency), op_id)| Request {
+            op_id,
+            step: ["connect", "publish", "raft_proposal"][kind].into(),
+            flags: 0,
+            planned_ns,
+            sent_ns,
+            latency_ns: Some(latency),
+            connection: Some(0),
+            sent_offset: Some(op_id % 3),
+            reply_offset: Some(op_id % 3),
+        }).collect();
+        let connections = [Connection { connection: 0, port: 1, opened_ns: 0 }];
+        let meta = meta();
+        let input = RunInput {
+            stack: if shared { "tokio-shared" } else { "monoio" },
+            t0_ns: T0, requests: &requests, connections: &connections, stamps: &stamps, meta: &meta,
+        };
+        let run = RunLanes::of(&input);
+        for request in &run.requests {
+            if let Some(lanes) = request.lanes {
+                prop_assert_eq!(lanes.total(), request.latency_ns);
+            }
+        }
+        for step in &run.steps {
+            prop_assert_eq!(step.lanes.total(), step.total_ns);
+        }
+        for (request, timed) in requests.iter().zip(&run.requests) {
+            if let Some(timeline) = timeline_of(&input, request) {
+                prop_assert_eq!(Some(timeline.lanes), timed.lanes);
+                let mut at = timeline.planned_ns;
+                for stage in &timeline.stages {
+                    prop_assert_eq!(stage.from_ns, at);
+                    at = stage.to_ns;
+                    prop_assert_eq!(stage.lanes.total(), stage.to_ns - stage.from_ns);
+                }
+                prop_assert_eq!(at, timeline.planned_ns + timeline.latency_ns);
+            }
+        }
+    }
+}
