@@ -1,14 +1,16 @@
 //! `regauge serve`: one stack as a plain MQTT broker, for real clients and for the replayer.
 
 use anyhow::{Context, Result, anyhow};
+use regauge_recorder::layer::{LayerOptions, Recording};
 use regauge_runtimes::settings::{
     Durability, Files, LastApplied, MetaStore, Placement, RaftSync, Roles, Settings, Stack,
 };
 use regauge_runtimes::{Ready, ServeConfig, Stop, serve};
+use regauge_traces::RedactionKey;
 use serde_json::json;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -37,6 +39,12 @@ pub struct Args {
     /// Where the stamps of every effect and RocksDB call go (Parquet)
     #[arg(long, value_name = "FILE", help_heading = "Scripting")]
     stamps: Option<PathBuf>,
+    /// Record the broker's own steps (sessions, raft, segment writes) into this trace; join it with the tap's
+    #[arg(long, value_name = "FILE")]
+    layer: Option<PathBuf>,
+    /// File with the layer's redaction key (32 hex digits): the tap's, if the two recordings are to be joined
+    #[arg(long, value_name = "FILE", requires = "layer")]
+    key_file: Option<PathBuf>,
     /// Speak JSON lines on stdout and stop when stdin ends (how the replayer runs a stack)
     #[arg(long, help_heading = "Scripting")]
     machine: bool,
@@ -156,6 +164,7 @@ pub fn settings_of(json: Option<&str>, flags: ArmArgs) -> Result<Settings> {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let recording = args.layer.map(|out| record_steps(out, args.key_file.as_deref())).transpose()?;
     let settings = settings_of(args.settings.as_deref(), args.arm)?;
     let config = ServeConfig {
         stack: args.stack,
@@ -189,7 +198,11 @@ pub fn run(args: Args) -> Result<()> {
         // Nobody listens to what is said: the server serves on.
         drop(said);
     };
-    match serve(config, stop, ready) {
+    let served = serve(config, stop, ready);
+    if let Some(recording) = recording {
+        recording.finish().context("the recording of the broker's steps is not complete")?;
+    }
+    match served {
         Ok(record) if machine => crate::ui::print_json_line(&json!({"stopped": record})),
         Ok(record) if json => crate::ui::print_json(&record),
         Ok(record) => {
@@ -202,6 +215,13 @@ pub fn run(args: Args) -> Result<()> {
         }
         Err(error) => Err(anyhow!(error)),
     }
+}
+
+/// Records this process's own steps.
+fn record_steps(out: PathBuf, key_file: Option<&Path>) -> Result<Recording> {
+    let key = key_file.map(RedactionKey::from_file).transpose().context("cannot use the redaction key")?;
+    let options = LayerOptions { key, ..LayerOptions::new(out) };
+    options.record().context("cannot record the broker's steps")
 }
 
 /// Stops on signals.

@@ -4,10 +4,13 @@ use crate::replay::{Experiment, experiment, stop_of_signals};
 use anyhow::{Context, Result, anyhow, bail};
 use regauge_recorder::tap::{Tap, TapOptions};
 use regauge_runtimes::Stop;
-use regauge_traces::{Profile, SynthParams, synth, write_sealed};
+use regauge_traces::ops::join_files;
+use regauge_traces::{Profile, RedactionKey, SynthParams, synth, write_sealed};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -123,9 +126,13 @@ fn record(out: &Path, length: &Recording, stop: &Stop) -> Result<PathBuf> {
     let synthetic = work.join("clients.parquet");
     write_sealed(&synthetic, &clients.meta, &clients.spans)?;
 
-    let (mut server, stdout, addr) = serve(&work.join("data"))?;
-    let recorded = work.join("recorded.parquet");
-    let options = TapOptions { overwrite: true, ..TapOptions::new(addr.to_string(), &recorded) };
+    let (wire, steps, recorded) = (work.join("wire.parquet"), work.join("steps.trace"), work.join("recorded.parquet"));
+    // What an earlier attempt left is of another key.
+    std::fs::remove_file(&steps).ok();
+    let key_file = KeyFile::fresh(work.join("key"))?;
+    let key = RedactionKey::from_file(&key_file.0).context("cannot use the fresh redaction key")?;
+    let (mut server, stdout, addr) = serve(&work.join("data"), &steps, &key_file.0)?;
+    let options = TapOptions { overwrite: true, key: Some(key), ..TapOptions::new(addr.to_string(), &wire) };
     let tap = Tap::bind(options).context("cannot record from our own broker")?;
     let (listens, done) = (tap.local_addr(), Arc::new(AtomicBool::new(false)));
     let ended = Arc::clone(&done);
@@ -144,23 +151,59 @@ fn record(out: &Path, length: &Recording, stop: &Stop) -> Result<PathBuf> {
     drop(server.0.stdin.take());
     server.0.wait()?;
     drop(stdout);
+    let (_sealed, joined) = join_files(&wire, &steps, &recorded).context("cannot join the wire with the steps")?;
+    let (found, all) = joined.kinds.values().fold((0, 0), |(found, all), kind| {
+        let known = kind.recorded + kind.joined;
+        (found + known, all + known + kind.unjoined)
+    });
     eprintln!(
-        "recorded {} spans of {} connections in {} through the tap",
+        "recorded {} packets of {} connections in {} through the tap, and {} steps of the broker ({} with their cause)",
         crate::ui::number(summary.stats.spans_written),
         crate::ui::number(summary.stats.connections),
-        crate::ui::duration(summary.duration_ns)
+        crate::ui::duration(summary.duration_ns),
+        crate::ui::number(all),
+        crate::ui::number(found),
     );
+    for part in [&wire, &steps] {
+        std::fs::remove_file(part).ok();
+    }
     std::fs::remove_dir_all(work.join("data")).ok();
     std::fs::remove_dir_all(work.join("drive")).ok();
     Ok(recorded)
 }
 
-/// Our own broker as a child. Its stdout is kept open: it reports there when it ends.
-fn serve(data: &Path) -> Result<(Guard, BufReader<ChildStdout>, SocketAddr)> {
+/// A redaction key that the tap and the broker's layer share for one recording, and nobody afterwards.
+struct KeyFile(PathBuf);
+
+impl KeyFile {
+    fn fresh(path: PathBuf) -> Result<KeyFile> {
+        let mut key = [0; 16];
+        File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut key)).context("no random bytes")?;
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let wrote = options.open(&path).and_then(|mut file| file.write_all(hex.as_bytes()));
+        wrote.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(KeyFile(path))
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+/// Our own broker as a child, which records its steps. Its stdout is kept open: it reports there when it ends.
+fn serve(data: &Path, steps: &Path, key_file: &Path) -> Result<(Guard, BufReader<ChildStdout>, SocketAddr)> {
     let mut child = Guard(
         Command::new(std::env::current_exe()?)
             .args(["serve", "--machine", "--stack", "tokio-shared", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
+            .arg("--layer")
+            .arg(steps)
+            .arg("--key-file")
+            .arg(key_file)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -12,7 +12,7 @@ use crate::segment::Layout;
 use crate::server::{Ready, ServeConfig, ServeError, ServerRecord, Stop};
 use crate::settings::{Durability, Stack};
 use crate::shell::{self, Node, ShardSeed};
-use crate::{affinity, attest, check, digest, recover};
+use crate::{affinity, attest, check, digest, recover, stamps};
 use std::sync::Arc;
 
 /// Serves until `stop` is asked for, and blocks until then; calls `ready` with the real addresses once every shard accepts
@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// When the stack cannot start as asked for, or when the broker halted because it could not write. What was
 /// acknowledged before stays written.
 pub fn serve(config: ServeConfig, stop: Stop, ready: impl FnOnce(Ready) + Send) -> Result<ServerRecord, ServeError> {
-    let ServeConfig { stack, settings, listen, meta_listen, data, stamps: _, program } = config;
+    let ServeConfig { stack, settings, listen, meta_listen, data, stamps, program } = config;
     check::check(stack, &settings)?;
     attest::raise_open_files();
     affinity::bind_process(&settings.cpus)?;
@@ -50,6 +50,9 @@ pub fn serve(config: ServeConfig, stop: Stop, ready: impl FnOnce(Ready) + Send) 
     let (listeners, mqtt) = shell::listen(listen, if stack.is_pinned() { settings.threads } else { 1 })?;
     let (listener, meta) = shell::listen_once(meta_listen)?;
 
+    if stamps.is_some() {
+        stamps::start();
+    }
     let (client, inbox) = batcher::channel(settings.session_batch);
     let node = Arc::new(Node::new(stack, settings, layout, client, stop));
     let cluster = Cluster::start(&node, meta, &data, program.as_deref())?;
@@ -72,8 +75,11 @@ pub fn serve(config: ServeConfig, stop: Stop, ready: impl FnOnce(Ready) + Send) 
         });
     }
     let report = report?;
-
     let usage = attest::usage();
+    if let Some(path) = stamps {
+        stamps::write(&path)?;
+    }
+
     Ok(ServerRecord {
         attestation: attest::attest(stack, &node.settings, &report, nodes)?,
         digest: digest::digest(&node.layout, partitions, &report.sessions)?,

@@ -9,6 +9,7 @@ use crate::digest::{Digest, DigestError};
 use crate::meta::StoreError;
 use crate::segment::SegmentError;
 use crate::settings::{Settings, Stack};
+use regauge_traces::stamps::StampsError;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -219,6 +220,9 @@ pub enum ServeError {
     /// The broker ended the run, so that it does not acknowledge what it did not write.
     #[error("the broker halted: {0}")]
     Halted(String),
+    /// The stamps could not be kept.
+    #[error(transparent)]
+    Stamps(#[from] StampsError),
     /// The state that it ended in cannot be read back.
     #[error(transparent)]
     Digest(#[from] DigestError),

@@ -66,6 +66,7 @@ impl Host for Tokio {
         let started = AtomicUsize::new(0);
         let mut builder = Builder::new_multi_thread();
         builder.enable_all().worker_threads(threads).max_blocking_threads(blocking_threads);
+        builder.on_thread_start(move || stamps::this_thread(name));
         builder.thread_name_fn(move || format!("{name}-{}", started.fetch_add(1, Ordering::Relaxed)));
         if node.settings.eager_handoff {
             builder.enable_eager_driver_handoff();
@@ -117,6 +118,7 @@ fn pinned(
     let own = Arc::clone(node);
     let thread = std::thread::Builder::new().name(format!("{name}-0")).spawn(move || {
         let _watch = PanicWatch::new(&own);
+        stamps::this_thread(name);
         let cpus = &own.settings.cpus;
         let cpu = cpus.get((own.settings.threads + nth) % cpus.len().max(1)).copied();
         let ran = affinity::bind_thread(cpu.as_slice()).map_err(ServeError::from).and_then(|()| run(&own));

@@ -80,6 +80,7 @@ impl<N: Native> Rocks<N> {
                 let (sender, jobs) = mpsc::channel::<Job>();
                 thread::Builder::new().name("meta-rocksdb".to_owned()).spawn(move || {
                     on_thread();
+                    stamps::this_thread("own-thread");
                     jobs.into_iter().for_each(|job| job());
                 })?;
                 Caller::OwnThread(sender)
