@@ -36,6 +36,15 @@ fn deviations(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Result<
     expect("durability", used.durability.to_string(), asked.durability.to_string());
     expect("placement", format!("{:?}", used.placement), format!("{:?}", asked.placement));
     expect("files", format!("{:?}", used.files), format!("{:?}", asked.files));
+    expect("roles", format!("{:?}", used.roles), format!("{:?}", asked.roles));
+    expect("eager hand-off", used.eager_handoff.to_string(), asked.eager_handoff.to_string());
+    expect("neighbours", used.neighbours.to_string(), asked.neighbours.to_string());
+    expect("raft sync", format!("{:?}", used.raft_sync), format!("{:?}", asked.raft_sync));
+    expect("last applied", format!("{:?}", used.last_applied), format!("{:?}", asked.last_applied));
+    expect("durable sessions", used.durable_sessions.to_string(), asked.durable_sessions.to_string());
+    expect("meta store", format!("{:?}", used.meta_store), format!("{:?}", asked.meta_store));
+    expect("session batch", used.session_batch.to_string(), asked.session_batch.to_string());
+    expect("nodes", used.nodes.to_string(), asked.nodes.to_string());
     if stack.needs_uring() {
         let ring = |n: Option<u32>| n.map_or("unknown".to_owned(), |n| n.to_string());
         expect("io-wq width", ring(used.iowq_bounded), asked.iowq_bounded.to_string());

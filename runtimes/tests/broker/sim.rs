@@ -464,7 +464,7 @@ impl Sim {
             Effect::Read { op, partition, segment, at, len } => {
                 format!("Read op={} p{partition}/{segment} at={at} len={len}", op.0)
             }
-            Effect::Meta { op, call, sync } => {
+            Effect::Meta { op, call } => {
                 let session = |r: &SessionRecord| {
                     let left = if r.left_unix_s.is_some() { " left" } else { "" };
                     format!("{} expiry={}s {:?}{left}", r.client, r.expiry_s, r.subscriptions)
@@ -476,7 +476,7 @@ impl Sim {
                     MetaCall::PutSession { record } => format!("PutSession {}", session(record)),
                     MetaCall::DropSession { client } => format!("DropSession {client}"),
                 };
-                format!("Meta op={} {text}{}", op.0, if *sync { " sync" } else { "" })
+                format!("Meta op={} {text}", op.0)
             }
             Effect::Send { to, msg } => format!("Send to shard {to}: {msg:?}"),
             Effect::Migrate { conn, to, handover } => {
