@@ -51,8 +51,8 @@ async fn survives_restarts<N: Native>(settings: Settings) {
         if start == 0 {
             // What lives in memory alone must come back from a snapshot and from the log after it.
             node.openraft().trigger().snapshot().await.unwrap();
-            let built = node.openraft().wait(Some(LIMIT)).metrics(|metrics| metrics.snapshot.is_some(), "a snapshot");
-            built.await.unwrap();
+            let wait = node.openraft().wait(Some(LIMIT));
+            wait.metrics(|metrics| metrics.snapshot.is_some(), "a snapshot").await.unwrap();
             let late = vec![put(record("late", 7))];
             assert_eq!(node.propose(99, late).await.unwrap(), [MetaReply::Stored]);
         }
@@ -240,8 +240,10 @@ fn start_damaged(damage: impl FnOnce(&rocksdb::DBWithThreadMode<rocksdb::MultiTh
     damage(&db, &path);
     drop(db);
     let store = Arc::new(Store::open(&path).unwrap());
-    let start = RaftNode::<TokioNative>::start(&member(1), &Settings::default(), store, Alone, || {});
-    let error = TokioNative.block_on(start).unwrap_err();
+    let error = TokioNative.block_on(async {
+        let settings = Settings::default();
+        RaftNode::<TokioNative>::start(&member(1), &settings, store, Alone, || {}).await.unwrap_err()
+    });
     assert!(matches!(error, StartError::Store(StoreError::Corrupt { .. })), "{error:?}");
     let error = error.to_string();
     assert!(error.contains(path.to_str().unwrap()) && error.contains("restore the data directory"), "{error}");
