@@ -71,6 +71,14 @@ bench-stacks *args: build _test-tools
 bench-connections *args: build
     benches/connections/run.sh "$@"
 
+# client_write/s of the meta-service's core, beside a bare openraft loop, on every runtime
+bench-raft *args: _build-tools
+    benches/raft/run.sh "$@"
+
+# kill -9 during load, 50 times per stack: no acknowledged proposal may be lost
+torture-raft rounds="50": _build-tools
+    TORTURE_ROUNDS="{{rounds}}" {{cargo}} test --release --workspace --locked --test torture -- --nocapture --test-threads 1
+
 # What the C++ of RocksDB and bindgen need
 _build-tools:
     @tools/need.sh g++:g++ make:make clang:clang libclang:libclang-dev

@@ -63,6 +63,8 @@ fn every_stack_gives_the_same_replies_and_state() {
             r#"{"durability":"none","placement":"inline","files":"inline"}"#,
             r#"{"durability":"fdatasync","placement":"offload","threads":2}"#,
             r#"{"durability":"every=5","files":"native"}"#,
+            r#"{"durability":"none","roles":"meta-apart","placement":"own-thread","session_batch":1}"#,
+            r#"{"durability":"none","roles":"three","placement":"inline","last_applied":"merged","threads":2}"#,
         ],
     );
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Server, settings};
-use regauge_runtimes::settings::{Settings, Stack};
+use regauge_runtimes::settings::{LastApplied, RaftSync, Roles, Settings, Stack};
 use regauge_runtimes::{ServeConfig, ServeError, Stop, serve};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -91,8 +91,39 @@ fn settings_that_contradict_themselves() {
         (Settings { blocking_threads: 0, ..settings() }, "blocking_threads"),
         (Settings { partitions: 0, ..settings() }, "partitions"),
         (Settings { segment_bytes: 0, ..settings() }, "segment_bytes"),
+        (Settings { role_threads: 0, ..settings() }, "role_threads"),
+        (Settings { role_threads: 2, roles: Roles::One, ..settings() }, "role_threads"),
+        (Settings { session_batch: 0, ..settings() }, "session_batch"),
+        (Settings { nodes: 2, ..settings() }, "nodes"),
+        (Settings { nodes: 3, ..settings() }, "nodes is 3, but there is no program"),
+        (Settings { neighbours: 1 << 20, ..settings() }, "neighbours"),
+        (Settings { last_applied: LastApplied::NoWal, raft_sync: RaftSync::All, ..settings() }, "raft_sync"),
     ] {
         let error = refused(Stack::TokioShared, settings, any_port(), dir.path());
         assert!(matches!(&error, ServeError::Settings(sentence) if sentence.starts_with(named)), "{error}");
     }
+}
+
+#[test]
+fn settings_that_a_stack_does_not_have() {
+    let dir = tempfile::tempdir().unwrap();
+    for stack in [Stack::TokioPinned, Stack::Monoio, Stack::Compio] {
+        for (settings, named) in [
+            (Settings { eager_handoff: true, ..settings() }, "eager_handoff is on, but"),
+            (Settings { role_threads: 2, roles: Roles::Three, ..settings() }, "role_threads is 2, but a runtime of"),
+        ] {
+            let error = refused(stack, settings, any_port(), dir.path());
+            assert!(matches!(&error, ServeError::Settings(sentence) if sentence.starts_with(named)), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_busy_port_of_the_meta_service() {
+    let holder = TcpListener::bind(any_port()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServeConfig::local(Stack::TokioShared, settings(), dir.path().to_owned());
+    let config = ServeConfig { meta_listen: holder.local_addr().unwrap(), ..config };
+    let error = serve(config, Stop::new(), |at| panic!("it serves on {}", at.mqtt)).expect_err("it cannot serve");
+    assert!(matches!(error, ServeError::Listen { .. }), "{error}");
 }

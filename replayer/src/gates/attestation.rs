@@ -11,9 +11,8 @@ use serde_json::Value;
 const NAME: &str = "attestation";
 
 /// Settings of which the server attests what it used under the same name, compared as JSON.
-const SAME_NAMES: [&str; 10] = [
+const SAME_NAMES: [&str; 9] = [
     "roles",
-    "role_threads",
     "eager_handoff",
     "neighbours",
     "raft_sync",
@@ -54,6 +53,13 @@ fn deviations(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Result<
     for name in SAME_NAMES {
         let used = attested.get(name).map_or("unattested".to_owned(), word);
         expect(name, used, settings.get(name).map_or(String::new(), word));
+    }
+    for runtime in &used.role_runtimes {
+        expect(
+            &format!("threads of the {} runtime:", runtime.role),
+            runtime.threads.to_string(),
+            asked.role_threads.to_string(),
+        );
     }
     if stack.needs_uring() {
         let ring = |n: Option<u32>| n.map_or("unknown".to_owned(), |n| n.to_string());

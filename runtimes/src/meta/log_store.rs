@@ -138,7 +138,7 @@ impl<N: Native> RaftLogStorage<Types<N>> for LogStore<N> {
         })
         .await?;
         // What was purged counts as the last entry of an empty log.
-        self.last = last.or(self.purged);
+        self.last = self.last.min(last.or(self.purged));
         Ok(())
     }
 

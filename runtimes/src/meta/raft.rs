@@ -182,7 +182,7 @@ impl<N: Native> RaftNode<N> {
     }
 
     /// openraft's own handle: its metrics, and what benches compare with.
-    pub fn raft(&self) -> &Raft<Types<N>, StateMachine<N>> {
+    pub fn openraft(&self) -> &Raft<Types<N>, StateMachine<N>> {
         &self.raft
     }
 

@@ -6,7 +6,7 @@ use regauge_runtimes::{ServeConfig, ServeError, ServerRecord, Stop, serve};
 use rumqttc::{AsyncClient, ConnAck, Event, Incoming, MqttOptions, QoS};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
