@@ -1,0 +1,1 @@
+//! Wake → poll agrees with tokio's own schedule latency.
