@@ -164,12 +164,13 @@ impl Clock {
     }
 
     fn gap(&self, thread: u32, row: &GapRow) -> Stamp {
-        Stamp {
+        let stamp = Stamp {
             started_ns: self.at(row.began),
             finished_ns: self.at(row.ended),
-            run_delay_ns: Some(row.run_delay_ns),
             ..Stamp::new(Event::Gap, "", thread)
-        }
+        };
+        let usage = Usage { cpu_ns: 0, run_delay_ns: Some(row.run_delay_ns) };
+        Stamp { cpu_ns: None, ..with_usage(stamp, Some(usage)) }
     }
 
     fn read(&self, thread: u32, row: &ReadRow) -> Stamp {
