@@ -41,6 +41,7 @@ pub(in crate::drive) enum Event {
 
 type Handshake = Pin<Box<dyn Future<Output = Result<(SendRequest<Body>, Connection<Io, Body>), h2::Error>>>>;
 
+#[allow(clippy::large_enum_variant, reason = "there are four of them, or a few more")]
 enum Phase {
     Shaking(Handshake),
     Up { requests: SendRequest<Body>, connection: Connection<Io, Body>, ping: Option<h2::PingPong> },
