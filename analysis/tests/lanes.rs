@@ -6,7 +6,9 @@ mod common;
 
 use common::planted::write_planted;
 use common::stamps::{META, Planted, SHARD, T0, World, blank, connects, meta};
+use common::{Spec, write_study};
 use proptest::prelude::*;
+use regauge_analysis::Evaluation;
 use regauge_analysis::explain::{explain, render};
 use regauge_analysis::lanes::aggregate::{At, RunTimes, arm_lanes};
 use regauge_analysis::lanes::{Connection, Lane, Lanes, Request, RunInput, RunLanes, timeline_of};
@@ -242,6 +244,23 @@ fn a_round_trip_to_the_client_is_no_cpu_time() {
     let timeline = timeline_of(&world.input(), &world.requests[0]).unwrap();
     let stage = timeline.stages.iter().find(|stage| stage.name == "making the reply").unwrap();
     assert_eq!(stage.lanes.get(Lane::Unattributed), stage.to_ns - stage.from_ns);
+}
+
+#[test]
+fn studies_without_stamps_say_so_and_stay_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), &Spec::small());
+    let evaluation = Evaluation::of(dir.path()).unwrap();
+    assert!(evaluation.analysis.lanes.is_empty());
+    assert_eq!(evaluation.analysis.lanes_missing, ["11 runs have no lanes: run without stamps."]);
+    assert!(evaluation.write_report().is_ok());
+    let error = explain(dir.path(), &"slowest".parse().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("run without stamps"), "{error}");
+    // A broken file of stamps is an error, not a run without.
+    let run = regauge_traces::study::run_dir(dir.path(), 0, "monoio");
+    std::fs::write(run.join("stamps.parquet"), b"PAR1 no PAR1").unwrap();
+    std::fs::write(run.join("connections.parquet"), b"").unwrap();
+    assert!(Evaluation::of(dir.path()).is_err());
 }
 
 fn any_stamp() -> impl Strategy<Value = Stamp> {
