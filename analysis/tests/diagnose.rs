@@ -39,7 +39,7 @@ fn the_planted_cause_and_only_that_one_is_supported() {
         ("another_runtime", Planted { woken: 10 * MS, ..Planted::default() }, &["compio"], &["runtime_queue"]),
     ];
     for (cause, planted, without, same_lane) in cases {
-        let diagnosis = diagnosis(5, planted, without, &[], false);
+        let diagnosis = diagnosis(4, planted, without, &[], false);
         assert_eq!(with(&diagnosis, Verdict::Supported), [cause], "{}", terminal::render(&diagnosis));
         // Who shares the lane, but whose arm does not help, is left open; all others are refuted.
         assert_eq!(with(&diagnosis, Verdict::CannotTell), same_lane, "{}", terminal::render(&diagnosis));
@@ -48,7 +48,7 @@ fn the_planted_cause_and_only_that_one_is_supported() {
 
 #[test]
 fn a_busy_thread_supports_no_cause_of_waiting() {
-    let diagnosis = diagnosis(5, Planted { spin: 10 * MS, ..Planted::default() }, &[], &[], false);
+    let diagnosis = diagnosis(4, Planted { spin: 10 * MS, ..Planted::default() }, &[], &[], false);
     assert_eq!(with(&diagnosis, Verdict::Refuted).len(), 8, "{}", terminal::render(&diagnosis));
 }
 

@@ -4,8 +4,12 @@
 
 mod common;
 
+use common::planted::write_planted;
 use common::stamps::{META, Planted, SHARD, T0, World, blank, connects, meta};
+use common::{Spec, write_study};
 use proptest::prelude::*;
+use regauge_analysis::Evaluation;
+use regauge_analysis::explain::{explain, render};
 use regauge_analysis::lanes::aggregate::{At, RunTimes, arm_lanes};
 use regauge_analysis::lanes::{Connection, Lane, Lanes, Request, RunInput, RunLanes, timeline_of};
 use regauge_traces::stamps::{Event, Stamp};
@@ -197,12 +201,66 @@ fn contradictions_are_counted_and_nothing_breaks() {
 }
 
 #[test]
+fn a_timeline_is_drawn_in_80_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    write_planted(dir.path(), 1, Planted { thread_wait: 10 * MS, ..Planted::default() }, &[], &[]);
+    let explained = explain(dir.path(), &"slowest:own-db:connect".parse().unwrap()).unwrap();
+    assert_eq!((explained.arm.as_str(), explained.op_id % 50), ("own-db", 49));
+    let text = render(&explained);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let row = text.lines().find(|line| line.contains(" set_last_applied ")).unwrap();
+    assert!(row.contains("meta") && row.contains("thread wait") && row.contains("██████"), "{row}");
+    // The same request by its name, as JSON.
+    let name = format!("0/own-db/{}", explained.op_id);
+    let again = serde_json::to_value(explain(dir.path(), &name.parse().unwrap()).unwrap()).unwrap();
+    assert_eq!(again["latency_ns"], explained.latency_ns);
+    let lengths: u64 =
+        again["stages"].as_array().unwrap().iter().map(|stage| stage["length_ns"].as_u64().unwrap()).sum();
+    assert_eq!(lengths, explained.latency_ns);
+    for (wrong, says) in
+        [("0/nobody/1", "choose one of as-deployed"), ("7/quiet/1", "block 0"), ("0/quiet/99999", "has no request")]
+    {
+        let error = explain(dir.path(), &wrong.parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn too_few_requests_have_no_mean() {
     let run = RunLanes::of(&connects(100, 50, Planted::default(), 1).input());
     let arm = arm_lanes("x", &[RunTimes::of(0, &run)], 1);
     let tail = arm.groups.iter().find(|group| group.step == "connect" && group.at == At::Tail).unwrap();
     assert_eq!((tail.requests, tail.lanes_ns), (2, None));
     assert_eq!((arm.runs, arm.runs_without_stamps), (1, 1));
+}
+
+#[test]
+fn a_round_trip_to_the_client_is_no_cpu_time() {
+    // QoS 2: between the PUBLISH and the PUBCOMP the client is asked again; no operation and no poll explains it.
+    let mut world = connects(1, 1, Planted::default(), 1);
+    world.stamps.retain(|stamp| matches!(stamp.event, Event::Read | Event::Reply));
+    world.stamps.iter_mut().for_each(|stamp| stamp.op = None);
+    world.requests[0].step = "publish".into();
+    let timeline = timeline_of(&world.input(), &world.requests[0]).unwrap();
+    let stage = timeline.stages.iter().find(|stage| stage.name == "making the reply").unwrap();
+    assert_eq!(stage.lanes.get(Lane::Unattributed), stage.to_ns - stage.from_ns);
+}
+
+#[test]
+fn studies_without_stamps_say_so_and_stay_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), &Spec::small());
+    let evaluation = Evaluation::of(dir.path()).unwrap();
+    assert!(evaluation.analysis.lanes.is_empty());
+    assert_eq!(evaluation.analysis.lanes_missing, ["11 runs have no lanes: run without stamps."]);
+    assert!(evaluation.write_report().is_ok());
+    let error = explain(dir.path(), &"slowest".parse().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("run without stamps"), "{error}");
+    // A broken file of stamps is an error, not a run without.
+    let run = regauge_traces::study::run_dir(dir.path(), 0, "monoio");
+    std::fs::write(run.join("stamps.parquet"), b"PAR1 no PAR1").unwrap();
+    std::fs::write(run.join("connections.parquet"), b"").unwrap();
+    assert!(Evaluation::of(dir.path()).is_err());
 }
 
 fn any_stamp() -> impl Strategy<Value = Stamp> {

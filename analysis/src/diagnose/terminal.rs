@@ -1,12 +1,12 @@
 //! A diagnosis for a terminal of 80 columns: slow lines first, since they are what one knows, then the table.
 
-use super::{Diagnosis, Judged};
+use super::{Diagnosis, Judged, Verdict};
 use crate::lanes::slow::{Kind, SlowLine};
 use crate::terminal::{WIDTH, wrap};
 use crate::units::{plural, time};
 
 /// Widths of the columns: hypothesis, what it predicts, what was seen, verdict.
-const COLUMNS: [usize; 4] = [14, 25, 27, 11];
+const COLUMNS: [usize; 4] = [16, 23, 27, 11];
 
 /// Renders it. Lines end in `\n`.
 pub fn render(diagnosis: &Diagnosis) -> String {
@@ -100,11 +100,13 @@ fn slow(text: &mut String, diagnosis: &Diagnosis, kind: Kind) {
 }
 
 fn cells(judged: &Judged) -> [String; 4] {
-    let verdict = match &judged.why {
-        Some(why) => format!("{}: {why}", judged.verdict.label()),
-        None => judged.verdict.label().to_uppercase(),
+    // Words that a person looks for stand out without colours.
+    let verdict = match judged.verdict {
+        Verdict::CannotTell => judged.verdict.label().to_owned(),
+        _ => judged.verdict.label().to_uppercase(),
     };
-    [judged.title.to_owned(), judged.predicts.to_owned(), judged.seen.clone(), verdict]
+    let why = judged.why.as_ref().map(|why| format!(" — {why}")).unwrap_or_default();
+    [judged.title.to_owned(), judged.predicts.to_owned(), format!("{}{why}", judged.seen), verdict]
 }
 
 /// A row of wrapped cells.

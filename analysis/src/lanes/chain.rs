@@ -42,6 +42,11 @@ impl<'a> Chain<'a> {
         Chain { threads, at: from, end: end.max(from), stages: Vec::new(), disagreement_ns: 0 }
     }
 
+    /// Up to where it is laid.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// A moment that must not lie before what is laid, nor after the end: contradictions are counted.
     pub fn must(&mut self, moment: Option<u64>) {
         if let Some(moment) = moment {

@@ -49,13 +49,13 @@ pub fn load(study: &Study, run: &RunRecord) -> Result<Result<LoadedRun, String>,
     let (requests, connections, stamps) =
         (file("requests.parquet"), file("connections.parquet"), file("stamps.parquet"));
     if !stamps.is_file() {
-        return Ok(Err("it was run without stamps".to_owned()));
+        return Ok(Err("run without stamps".to_owned()));
     }
     if !connections.is_file() || !has_columns(&requests, &["connection", "sent_offset", "reply_offset"])? {
-        return Ok(Err("its samples cannot be joined to stamps (they are of an older regauge)".to_owned()));
+        return Ok(Err("samples of an older regauge, which cannot be joined to stamps".to_owned()));
     }
     let Some(t0_ns) = run.driver.get("t0_ns").and_then(Value::as_u64) else {
-        return Ok(Err("its record does not say when its clock began (`driver.t0_ns`)".to_owned()));
+        return Ok(Err("a record that does not say when the run began (`driver.t0_ns`)".to_owned()));
     };
     let stack = study.manifest.arms.iter().find(|arm| arm.name == run.arm).map(|arm| arm.stack.clone());
     let (meta, rows) = read_stamps(&stamps).map_err(|error| AnalysisError::Stamps { reason: error.to_string() })?;

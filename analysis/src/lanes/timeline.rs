@@ -107,7 +107,7 @@ fn client(
         let charge = Charge { threads: &by, roles: &[] };
         let same = ops.last().copied().or(read).is_some_and(|last| last.thread == reply.thread);
         chain.must(reply.queued_ns);
-        let rest = if same { Lane::OnCpu } else { Lane::Unattributed };
+        let rest = within_poll(run, chain, same, reply.queued_ns, Lane::Unattributed);
         chain.gap("making the reply", reply.queued_ns, Some(reply.thread), charge, FREE, rest);
         let charge = Charge { threads: &by, roles: &["write"] };
         chain.gap("writing it out", reply.finished_ns, Some(reply.thread), charge, FREE, Lane::Unattributed);
@@ -140,7 +140,15 @@ fn arrive(run: &Run<'_>, chain: &mut Chain<'_>, read: &Stamp) {
     chain.gap("request on its way", arrived, None, charge, FREE, Lane::Network);
     let charge = Charge { threads: &by, roles: &[] };
     chain.wait("woken", read.started_ns, Some(read.thread), charge, Lane::WokenPolled);
-    chain.gap("reading", read.resumed_ns, Some(read.thread), charge, FREE, Lane::OnCpu);
+    let rest = within_poll(run, chain, true, read.resumed_ns, Lane::Unattributed);
+    chain.gap("reading", read.resumed_ns, Some(read.thread), charge, FREE, rest);
+}
+
+/// What the rest of a stage is when both its ends may lie within one poll: on the CPU if that poll is too short to have
+/// been kept. A longer one is there to speak for itself, and if it is not, there was none.
+fn within_poll(run: &Run<'_>, chain: &Chain<'_>, one_poll: bool, to: Option<u64>, other: Lane) -> Lane {
+    let is_short = to.is_some_and(|to| to.saturating_sub(chain.at()) <= run.input.meta.long_poll_ns);
+    if one_poll && is_short { Lane::OnCpu } else { other }
 }
 
 /// The operations that the reply waited for, first to last.
@@ -171,7 +179,7 @@ fn operation(run: &Run<'_>, chain: &mut Chain<'_>, op: &Stamp, in_one_poll: bool
     chain.must(op.queued_ns);
     match op.name {
         "meta" => {
-            let rest = if in_one_poll { Lane::OnCpu } else { Lane::Unattributed };
+            let rest = within_poll(run, chain, in_one_poll, op.queued_ns, Lane::Unattributed);
             chain.gap("handling the packet", op.queued_ns, Some(op.thread), charge, FREE, rest);
             if let Some(proposal) = op.proposal.and_then(|id| run.proposal(id)) {
                 let broker = if run.is_stealing() { run.broker.as_slice() } else { &by };
@@ -186,7 +194,7 @@ fn operation(run: &Run<'_>, chain: &mut Chain<'_>, op: &Stamp, in_one_poll: bool
             }
         }
         _ => {
-            let rest = if in_one_poll { Lane::OnCpu } else { Lane::Queued };
+            let rest = within_poll(run, chain, in_one_poll, op.queued_ns, Lane::Queued);
             chain.gap("behind other writes", op.queued_ns, Some(op.thread), charge, other_files, rest);
             if op.started_ns.is_some() {
                 chain.wait("waiting for a thread", op.started_ns, None, Charge::NOBODY, Lane::Queued);

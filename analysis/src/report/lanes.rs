@@ -17,6 +17,8 @@ const BAR: f64 = 22.0;
 const GAP: f64 = 5.0;
 const BETWEEN_ARMS: f64 = 14.0;
 const LEGEND: f64 = 58.0;
+/// Letters of a name that fit before the bars, also on a narrow screen.
+const NAME: usize = 12;
 
 /// What is drawn: class of the style sheet, name, lanes.
 const PARTS: [(&str, &str, &[Lane]); 8] = [
@@ -48,8 +50,14 @@ fn figure(step: &str, arms: &[ArmLanes]) -> Figure {
         if groups.is_empty() {
             continue;
         }
+        // A name that would run into the column beside it stands above.
+        let is_long = arm.arm.chars().count() > NAME;
+        if is_long {
+            let _ = write!(body, r#"<text x="0" y="{:.1}">{}</text>"#, y + 14.0, escape(&arm.arm));
+            y += BAR;
+        }
         for (i, group) in groups.iter().enumerate() {
-            bar(&mut body, y, if i == 0 { &arm.arm } else { "" }, group);
+            bar(&mut body, y, if i == 0 && !is_long { &arm.arm } else { "" }, group);
             y += BAR + GAP;
         }
         y += BETWEEN_ARMS;

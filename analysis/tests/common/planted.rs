@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Requests of a run; every fiftieth has what is planted.
-pub const REQUESTS: u64 = 600;
+pub const REQUESTS: u64 = 500;
 const EVERY: u64 = 50;
 
 /// The base arm and those without one cause each.

@@ -21,6 +21,7 @@ pub fn meta() -> StampsMeta {
     StampsMeta {
         clock: "clock_gettime".into(),
         slice_every: 1,
+        long_poll_ns: 50_000,
         threads: vec![thread(SHARD, "shard-0", "broker"), thread(META, "meta", "meta"), thread(META, "meta", "server")],
         ..StampsMeta::default()
     }
