@@ -63,6 +63,10 @@ bench-driver *args: build _test-tools
 bench-tap *args: build _test-tools
     benches/tap/run.sh "$@"
 
+# What a recorded span costs, beside fastrace and tracing's fmt layer
+bench-layer *args: _build-tools
+    benches/layer/run.sh "$@"
+
 # QoS 1 publishes/s of every stack, beside Mosquitto, rumqttd and fio
 bench-stacks *args: build _test-tools
     benches/stacks/run.sh "$@"

@@ -7,7 +7,7 @@ use regauge_traces::{Span, TraceReader, open};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Work with traces: info, cat, check, seal, slice, scale, synth
+/// Work with traces: info, cat, check, seal, slice, scale, join, synth
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -45,6 +45,7 @@ enum Verb {
     },
     Seal(ops::SealArgs),
     Slice(ops::SliceArgs),
+    Join(ops::JoinArgs),
     Scale(ops::ScaleArgs),
     Synth(ops::SynthArgs),
 }
@@ -56,6 +57,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Check { trace, json } => check_trace(&trace, json),
         Verb::Seal(args) => ops::seal(args),
         Verb::Slice(args) => ops::slice(args),
+        Verb::Join(args) => ops::join(args),
         Verb::Scale(args) => ops::scale(args),
         Verb::Synth(args) => ops::synth(args),
     }

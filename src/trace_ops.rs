@@ -1,7 +1,7 @@
 //! The verbs of `regauge trace` that make a new trace. No verb changes one.
 
 use anyhow::{Result, bail};
-use regauge_traces::ops::{Scale, Slice, scale as scale_trace, slice as slice_trace};
+use regauge_traces::ops::{Counts, Scale, Slice, join_files, scale as scale_trace, slice as slice_trace};
 use regauge_traces::{Kind, Profile, SealReport, SynthParams, Trace, open, write_sealed};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +32,20 @@ pub struct SliceArgs {
     /// Only these sessions (the numbers that `trace cat --json` shows)
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     sessions: Vec<u64>,
+    #[command(flatten)]
+    out: To,
+}
+
+/// Join a tap's recording with a layer's of the same broker into one causal trace
+///
+/// Both must have been recorded with the same redaction key on the same host. Steps that find no parent stay without
+/// one; how many did is printed, and stands in the new trace.
+#[derive(clap::Args)]
+pub struct JoinArgs {
+    /// The tap's recording
+    tap: PathBuf,
+    /// The layer's recording
+    layer: PathBuf,
     #[command(flatten)]
     out: To,
 }
@@ -160,6 +174,27 @@ pub fn slice(args: SliceArgs) -> Result<()> {
     let ns = |time: Duration| time.as_nanos() as u64;
     let what = Slice { from_ns: args.from.map(ns), to_ns: args.to.map(ns), kinds: args.kinds, sessions: args.sessions };
     args.out.write(&slice_trace(&open(&args.trace)?, &what)?)
+}
+
+pub fn join(args: JoinArgs) -> Result<()> {
+    args.out.refuse_existing(Some(&args.tap))?;
+    args.out.refuse_existing(Some(&args.layer))?;
+    let (report, joined) = join_files(&args.tap, &args.layer, &args.out.out)?;
+    if args.out.json {
+        return crate::ui::print_json(&serde_json::json!({"out": args.out.out, "report": report, "joined": joined}));
+    }
+    args.out.tell(&report)?;
+    for (kind, Counts { recorded, joined, unjoined }) in &joined.kinds {
+        let [recorded, joined, unjoined] = [recorded, joined, unjoined].map(|n| crate::ui::number(*n));
+        crate::ui::print(&format!(
+            "{:17} {recorded} had a parent, {joined} found one, {unjoined} have none",
+            kind.name()
+        ))?;
+    }
+    match joined.lost_parents {
+        0 => Ok(()),
+        n => crate::ui::print(&format!("{} named a parent that the recording lost", crate::ui::number(n))),
+    }
 }
 
 pub fn scale(args: ScaleArgs) -> Result<()> {

@@ -83,6 +83,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Proposals per second in each round: ours, and the bare loop's.
+type Rates = (Vec<f64>, Vec<f64>);
+
 fn table(options: &Options, name: &str, settings: &Settings) -> Result<(), Box<dyn Error>> {
     let mut rates = vec![(Vec::new(), Vec::new()); RUNTIMES.len()];
     for round in 0..options.rounds {
@@ -94,7 +97,7 @@ fn table(options: &Options, name: &str, settings: &Settings) -> Result<(), Box<d
             eprintln!("round {} {runtime:<8} ours {:>9.0}/s bare {:>9.0}/s", round + 1, ours[round], bare[round]);
         }
     }
-    let row = |title: &str, cell: &dyn Fn(&(Vec<f64>, Vec<f64>)) -> String| {
+    let row = |title: &str, cell: &dyn Fn(&Rates) -> String| {
         println!("{title:<22}{}", rates.iter().map(|rates| format!("{:>14}", cell(rates))).collect::<String>());
     };
     let Options { rounds, seconds, clients, .. } = options;

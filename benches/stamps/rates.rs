@@ -2,10 +2,10 @@
 
 use crate::{Options, Result, client, median};
 use regauge_runtimes::settings::{Durability, Settings, Stack};
-use regauge_runtimes::{ServeConfig, Stop, stamps};
+use regauge_runtimes::{ServeConfig, Stop};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Of a publish, bytes.
@@ -72,20 +72,14 @@ pub fn serve(args: &[String]) -> Result<()> {
     let (stack, dir, with_stamps) = (stack.parse::<Stack>()?, PathBuf::from(dir), switch == "on");
     let cpus: Vec<usize> = cpus.split(',').filter_map(|cpu| cpu.parse().ok()).collect();
     let settings = Settings { threads: cpus.len().max(1), cpus, durability: Durability::None, ..Settings::default() };
-    if with_stamps {
-        stamps::start();
-    }
     let stop = Stop::new();
     let asked = stop.clone();
     std::thread::spawn(move || {
         let _until_it_ends = std::io::stdin().read_to_end(&mut Vec::new());
         asked.stop();
     });
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    let config = ServeConfig { stack, settings, listen, data: dir.join("data") };
-    regauge_runtimes::serve(config, stop, |addr| println!("{addr}"))?;
-    if with_stamps {
-        stamps::write(&Path::join(&dir, "stamps.parquet"))?;
-    }
+    let stamps = with_stamps.then(|| dir.join("stamps.parquet"));
+    let config = ServeConfig { stamps, ..ServeConfig::local(stack, settings, dir.join("data")) };
+    regauge_runtimes::serve(config, stop, |ready| println!("{}", ready.mqtt))?;
     Ok(())
 }

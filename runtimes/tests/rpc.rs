@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tonic::Code;
 
+type Asked = (u64, Vec<MetaCall>);
+
 /// Answers as told, and notes what it was asked.
 #[derive(Clone, Default)]
 struct Fake {
     refuses_with: Arc<Mutex<Option<ProposeError>>>,
-    seen: Arc<Mutex<Vec<(u64, Vec<MetaCall>)>>>,
+    seen: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Core for Fake {

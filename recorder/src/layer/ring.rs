@@ -22,6 +22,7 @@ pub(super) struct Closed {
 }
 
 impl Closed {
+    #[inline]
     pub(super) fn of(slot: &Slot, end: u64) -> Closed {
         Closed {
             id: slot.id.load(Relaxed),

@@ -98,6 +98,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     pub(super) fn plan(&self, index: u32) -> Option<&Plan> {
         self.plans.get(index as usize)?.get()
     }
@@ -147,6 +148,7 @@ impl Shared {
         lock(&self.free_slots).extend(slots);
     }
 
+    #[inline]
     fn find(&self, ids: Ids, key: u64) -> Option<(u32, &Slot)> {
         match ids {
             Ids::Own => self.table.find_own(key),
@@ -155,6 +157,7 @@ impl Shared {
     }
 
     /// A span was made. With ids of the recorder's own, says which it got; `None`: it is lost.
+    #[inline]
     pub(super) fn open(self: &Arc<Shared>, ids: Ids, attrs: &span::Attributes<'_>, key: Option<u64>) -> Option<u64> {
         if self.ended.load(Relaxed) {
             return None;
@@ -209,6 +212,7 @@ impl Shared {
         None
     }
 
+    #[inline]
     fn read(&self, plan: &Plan, record: impl FnOnce(&mut Reading<'_>)) -> Fields {
         let mut reading = Reading::new(plan, &self.redactor);
         record(&mut reading);
@@ -260,23 +264,25 @@ impl Shared {
     }
 
     /// A span's last reference is gone.
+    #[inline]
     pub(super) fn close(self: &Arc<Shared>, ids: Ids, key: u64) {
         let Some((index, slot)) = self.find(ids, key) else { return };
-        let closed = (slot.is_recorded() && !self.ended.load(Relaxed)).then(|| Closed::of(slot, ticks::now()));
-        slot.free();
-        let recorded = closed.is_some();
+        let recorded = slot.is_recorded() && !self.ended.load(Relaxed);
+        let end = if recorded { ticks::now() } else { 0 };
         let kept = with_local(self, |local| {
+            if recorded {
+                local.push(Closed::of(slot, end));
+            }
+            slot.free();
             if ids == Ids::Own {
                 local.free_slots.push(index);
                 if local.free_slots.len() >= 4 * SLOTS {
                     self.give_slots(local.free_slots.drain(..2 * SLOTS));
                 }
             }
-            if let Some(closed) = closed {
-                local.push(closed);
-            }
         });
         if let Err(why) = kept {
+            slot.free();
             if ids == Ids::Own {
                 self.give_slots([index]);
             }

@@ -74,6 +74,7 @@ pub(super) struct Taken {
 
 impl Slot {
     /// Fills in the fields of a new span. Last of all, since it makes the slot one of a recorded span.
+    #[inline]
     pub(super) fn fill(&self, fields: Fields) {
         let mut given = RECORDED | u32::from(fields.qos.unwrap_or(0)) | u32::from(fields.status.unwrap_or(0)) << 8;
         if let Some(session) = fields.session {
@@ -87,14 +88,17 @@ impl Slot {
     }
 
     /// Nothing of this span is recorded; it only passes on its ancestor.
+    #[inline]
     pub(super) fn fill_unrecorded(&self) {
         self.given.store(0, Release);
     }
 
+    #[inline]
     pub(super) fn is_recorded(&self) -> bool {
         self.given.load(Acquire) & RECORDED != 0
     }
 
+    #[inline]
     fn set_target(&self, target: Target) -> u32 {
         match target {
             Target::None => 0,
@@ -142,6 +146,7 @@ impl Slot {
         self.given.store(given, Release);
     }
 
+    #[inline]
     pub(super) fn take(&self) -> Taken {
         let given = self.given.load(Relaxed);
         let number = self.number.load(Relaxed);
@@ -165,6 +170,7 @@ impl Slot {
         }
     }
 
+    #[inline]
     pub(super) fn free(&self) {
         self.given.store(0, Relaxed);
         self.key.store(0, Release);
@@ -183,14 +189,17 @@ impl Table {
         Table { chunks: (0..chunks).map(|_| OnceLock::new()).collect() }
     }
 
+    #[inline]
     pub(super) fn capacity(&self) -> u32 {
         u32::try_from(self.chunks.len() * CHUNK).unwrap_or(u32::MAX)
     }
 
+    #[inline]
     pub(super) fn slot(&self, index: u32) -> Option<&Slot> {
         self.chunks.get(index as usize / CHUNK)?.get()?.get(index as usize % CHUNK)
     }
 
+    #[inline]
     fn slot_or_new(&self, index: u32) -> Option<&Slot> {
         let chunk = self.chunks.get(index as usize / CHUNK)?;
         chunk.get_or_init(|| (0..CHUNK).map(|_| Slot::default()).collect()).get(index as usize % CHUNK)
@@ -202,6 +211,7 @@ impl Table {
     }
 
     /// Takes a free slot over under a new id of the recorder's own, which it gives back.
+    #[inline]
     pub(super) fn claim_own(&self, index: u32) -> Option<(u64, &Slot)> {
         let slot = self.slot_or_new(index)?;
         let generation = slot.generation.load(Relaxed).wrapping_add(1);
@@ -212,6 +222,7 @@ impl Table {
     }
 
     /// The slot of an id of the recorder's own.
+    #[inline]
     pub(super) fn find_own(&self, key: u64) -> Option<(u32, &Slot)> {
         let index = (key as u32).wrapping_sub(1);
         let slot = self.slot(index)?;
@@ -219,6 +230,7 @@ impl Table {
     }
 
     /// Takes a free slot for an id of somebody else's.
+    #[inline]
     pub(super) fn claim(&self, key: u64) -> Option<&Slot> {
         self.places(key).find_map(|index| {
             let slot = self.slot_or_new(index)?;
@@ -228,6 +240,7 @@ impl Table {
     }
 
     /// The slot of an id of somebody else's.
+    #[inline]
     pub(super) fn find(&self, key: u64) -> Option<(u32, &Slot)> {
         self.places(key).find_map(|index| {
             let slot = self.slot(index)?;
@@ -238,6 +251,7 @@ impl Table {
     /// Where an id of somebody else's may stand. tracing-subscriber's registry packs an address that is dense per
     /// thread into the low 38 bits, the thread into the next 13, and how often the address was used into the rest;
     /// leaving the last out lets a thread use the same slot again and again. With other ids this only spreads worse.
+    #[inline]
     fn places(&self, key: u64) -> impl Iterator<Item = u32> + use<> {
         let id = key.wrapping_sub(1);
         let thread = id >> 38 & 0x1fff;

@@ -97,6 +97,7 @@ impl Local {
         (Ring { spans, full }, local)
     }
 
+    #[inline]
     pub(super) fn next_id(&mut self, shared: &Shared) -> u64 {
         if self.ids.0 == self.ids.1 {
             self.ids = shared.take_ids();
@@ -105,6 +106,7 @@ impl Local {
         self.ids.0 - 1
     }
 
+    #[inline]
     pub(super) fn plan_of(&mut self, shared: &Shared, metadata: &'static Metadata<'static>) -> u32 {
         let address = std::ptr::from_ref(metadata) as usize;
         // Callsites are statics of some hundred bytes.
@@ -116,6 +118,7 @@ impl Local {
     }
 
     /// Takes a span off the stack; it need not be the innermost.
+    #[inline]
     pub(super) fn leave(&mut self, key: u64) -> Option<Entered> {
         match self.stack.last() {
             Some(last) if last.key == key => self.stack.pop(),
@@ -126,6 +129,7 @@ impl Local {
         }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, closed: Closed) {
         if self.ring.push(closed).is_err() {
             // Only this thread writes it.

@@ -102,6 +102,9 @@ pub enum StoreError {
     },
 }
 
+/// An entry of the raft log as stored: its index and its bytes.
+type Encoded = (u64, Box<[u8]>);
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
@@ -222,7 +225,7 @@ impl Store {
 
     /// Entries of the raft log, undecoded: those of `range` that were not purged, in order; fewer once they would have more
     /// than `bytes_max`, but at least one.
-    pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Box<[u8]>)>, String> {
+    pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Encoded>, String> {
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
         options.set_iterate_upper_bound(keys::log(range.end));

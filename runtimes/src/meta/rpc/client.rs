@@ -12,7 +12,6 @@ use super::{RAFT_BYTES_MAX, convert, pb};
 use crate::broker::effect::{MetaCall, MetaReply};
 use crate::meta::api::{RaftRpc, Transport};
 use bytes::Bytes;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,10 +163,8 @@ impl<N: Net> RaftTransport<N> {
 }
 
 impl<N: Net> Transport for RaftTransport<N> {
-    fn call(&self, to: SocketAddr, rpc: RaftRpc, message: Bytes) -> impl Future<Output = Result<Bytes, String>> + Send {
-        async move {
-            let late = || Err(format!("{to} gave no answer within {} s", RAFT_LIMIT.as_secs()));
-            within::<N, _>(RAFT_LIMIT, self.send(to, rpc, message)).await.unwrap_or_else(late)
-        }
+    async fn call(&self, to: SocketAddr, rpc: RaftRpc, message: Bytes) -> Result<Bytes, String> {
+        let late = || Err(format!("{to} gave no answer within {} s", RAFT_LIMIT.as_secs()));
+        within::<N, _>(RAFT_LIMIT, self.send(to, rpc, message)).await.unwrap_or_else(late)
     }
 }

@@ -1,14 +1,7 @@
-//! How a step finds its parent.
+//! How a step finds its parent: the rules of SPEC.md, section 14, one function per group of kinds.
 //!
-//! | step | parent |
-//! |---|---|
-//! | `session_process` | the CONNECT of its session that was waiting for its CONNACK when the step began |
-//! | `meta_call` | the same; else the DISCONNECT or `close` of its session before it, if no CONNECT came after that |
-//! | `segment_append` | of its session's PUBLISHes that had arrived and were not acknowledged before it ended, the first that no other append has; QoS 0: the first since the session's append before |
-//! | `route`, `membership`, `set_last_applied` | the `apply` that they lie in |
-//! | `route` outside of one | the `raft_proposal` that it names |
-//! | `apply` | the first `raft_proposal` that its routes name; if they name none, and none of its steps is a membership change, the first `raft_proposal` that waits |
-//! | `raft_append` | the first `raft_proposal` that waits and that no earlier append has: the log keeps the order of proposals |
+//! All go by time: candidates stand sorted by start, and since the steps that look for a parent come sorted too, what was
+//! over before one began is passed for good.
 
 use std::collections::{HashMap, HashSet};
 
