@@ -1,12 +1,13 @@
-//! Nanoseconds for one wake and poll of a task that yields, alone on its runtime.
+//! Nanoseconds for one wake and poll of a task that yields, alone on its runtime. They are of CPU time: what other processes
+//! take of a shared CPU is not the stamps' cost.
 
 use crate::{Options, Result, median};
 use regauge_runtimes::settings::Stack;
+use regauge_runtimes::stamps::usage::UsageReader;
 use regauge_runtimes::stamps::{self, Role, timed};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Instant;
 
 const YIELDS: u32 = 300_000;
 
@@ -19,7 +20,7 @@ enum Variant {
 
 pub fn run(options: &Options) -> Result<()> {
     println!(
-        "ns per wake and poll, {YIELDS} yields of one task, medians of {} rounds, interleaved; in brackets the fastest",
+        "ns of CPU time per wake and poll, {YIELDS} yields of one task, medians of {} rounds, interleaved; in brackets the fastest",
         options.rounds
     );
     println!("{:<14} {:>16} {:>16} {:>16} {:>20}", "runtime", "bare", "stamps off", "stamps on", "on − bare (max 150)");
@@ -46,11 +47,12 @@ fn measure(stack: Stack, variant: Variant) -> Result<f64> {
     }
     let (took, ended) = std::sync::mpsc::channel();
     let task = async move {
-        let begin = Instant::now();
+        let reader = UsageReader::of_this_thread();
+        let begin = reader.read();
         for _ in 0..YIELDS {
             yield_now().await;
         }
-        let _main_waits = took.send(begin.elapsed());
+        let _main_waits = took.send(reader.read().cpu_ns - begin.cpu_ns);
     };
     let task: Pin<Box<dyn Future<Output = ()> + Send>> = match variant {
         Variant::Bare => Box::pin(task),
@@ -79,7 +81,7 @@ fn measure(stack: Stack, variant: Variant) -> Result<f64> {
     let nowhere = std::env::temp_dir().join(format!("bench-stamps-{}.parquet", std::process::id()));
     stamps::write(&nowhere)?;
     std::fs::remove_file(&nowhere)?;
-    Ok(ended.recv()?.as_nanos() as f64 / f64::from(YIELDS))
+    Ok(ended.recv()? as f64 / f64::from(YIELDS))
 }
 
 async fn yield_now() {

@@ -34,7 +34,7 @@ pub enum Event {
     /// done inline); `resumed_ns`: its result went to the broker.
     Op,
     /// A task was polled. `name` (role), `woken_ns` (null when it was polled unasked), `started_ns`, `finished_ns`;
-    /// `cpu_ns` and `run_delay_ns` of a long one.
+    /// `cpu_ns` and `run_delay_ns` of a long one (null of those below 0.5 ms, if the thread had another within 0.5 ms).
     Poll,
     /// A thread was between two polls (asleep, or in its runtime's own code). `started_ns`, `finished_ns`,
     /// `run_delay_ns`: how much of it the thread was ready to run but had no CPU. Kept only when that is long.

@@ -19,7 +19,7 @@ pub(super) struct PollRow {
     pub woken: u64,
     pub began: u64,
     pub ended: u64,
-    /// Of a long one.
+    /// Of a long one; see [`super::usage`].
     pub usage: Option<Usage>,
 }
 
@@ -73,7 +73,9 @@ struct Hot {
     /// When `usage` was read, ticks; 0: never.
     read_at: Cell<u64>,
     usage: Cell<Usage>,
-    /// Time in polls since then, ticks.
+    /// When it was last read after a poll, ticks.
+    read_after: Cell<u64>,
+    /// Time in polls since `read_at`, ticks.
     busy: Cell<u64>,
     /// The slice that was looked at last: its number, and whether it is kept.
     slice: Cell<(u64, bool)>,
@@ -94,6 +96,7 @@ thread_local! {
             ended: Cell::new(0),
             read_at: Cell::new(0),
             usage: Cell::new(Usage { cpu_ns: 0, run_delay_ns: None }),
+            read_after: Cell::new(0),
             busy: Cell::new(0),
             slice: Cell::new((u64::MAX, false)),
         }
@@ -184,7 +187,7 @@ pub(super) fn poll(limits: &'static Limits, role: Role, woken: u64) -> Polling {
             hot.began.set(began);
             let age = began.wrapping_sub(hot.read_at.get());
             let late = woken != 0 && began.saturating_sub(woken) > limits.late;
-            if age > limits.stale || (late && age > limits.stale_if_late) {
+            if age > limits.stale || (late && age > limits.read_every) {
                 hot.refresh(limits, began);
             }
             hot.woken.set(woken);
@@ -226,27 +229,29 @@ impl Hot {
         self.ended.set(ended);
         let lasted = ended.saturating_sub(began);
         let is_long = lasted >= limits.long_poll;
-        if !is_long {
+        let reads = is_long && lasted.max(ended.saturating_sub(self.read_after.get())) >= limits.read_every;
+        if !reads {
             self.busy.set(self.busy.get() + lasted);
         }
         let is_late = woken != 0 && began.saturating_sub(woken) >= limits.long_wait;
         let is_sampled = self.is_sampled(limits, began);
         if is_long || is_late || is_sampled {
-            self.keep_poll(limits, PollRow { role, woken, began, ended, usage: None }, is_long, is_sampled);
+            self.keep_poll(limits, PollRow { role, woken, began, ended, usage: None }, reads, is_sampled);
         }
     }
 
     #[cold]
-    fn keep_poll(&self, limits: &Limits, mut row: PollRow, is_long: bool, is_sampled: bool) {
+    fn keep_poll(&self, limits: &Limits, mut row: PollRow, reads: bool, is_sampled: bool) {
         let mut lasted = row.ended.saturating_sub(row.began);
         let waited = if row.woken == 0 { 0 } else { row.began.saturating_sub(row.woken) };
         with_thread("broker", |thread, reader| {
-            if is_long {
+            if reads {
                 let before = self.usage.get();
                 let (others_ns, usage) = self.read(reader, limits, row.ended);
                 // A thread whose share is used up loses its CPU just now: that belongs to a poll, so it ends after it.
                 row.ended = ticks::now();
                 self.ended.set(row.ended);
+                self.read_after.set(row.ended);
                 lasted = row.ended.saturating_sub(row.began);
                 row.usage = Some(usage.since(before, others_ns, limits.ns(lasted)));
             }

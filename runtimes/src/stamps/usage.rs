@@ -2,8 +2,9 @@
 //!
 //! Both are known to the kernel alone, and a system call at each poll would cost more than most polls. So a thread keeps
 //! its last reading. It reads again before a poll when that is older than [`limits::STALE_NS`] (sooner, when the poll
-//! waited long), and after a poll that was long. An idle thread's poll thus begins with a fresh reading, and a busy one's
-//! with one of the last millisecond.
+//! waited long), and after a poll that was long; but not after one that is shorter than [`limits::READ_EVERY_NS`], if the
+//! last such reading is not that old: then nothing is said about that poll. An idle thread's poll thus begins with a fresh
+//! reading, and a busy one's with one of the last millisecond.
 //!
 //! The error that remains: what a long poll is said to have used is what its thread used since the last reading, less the
 //! polls in between, which are taken to have used their whole time. Too much is said by what the runtime itself used
@@ -17,6 +18,7 @@
 //! What this leaves out: who had the CPU meanwhile.
 //!
 //! [`limits::STALE_NS`]: super::limits::STALE_NS
+//! [`limits::READ_EVERY_NS`]: super::limits::READ_EVERY_NS
 
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
