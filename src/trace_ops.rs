@@ -62,7 +62,8 @@ pub struct ScaleArgs {
 ///
 /// Profiles: mqttx-conn (1000 connects, 10 ms apart), connect-burst (1000 at once), publish-qos1, iggy-8x8, iggy-16x16,
 /// iggy-32x32 (producers × streams, batches of 250 × 1000 B, 1000 MB/s divided by --scale), production (devices that
-/// come, publish and go; the study's own workload).
+/// come, publish and go; the study's own workload), raft-apply (proposals to the raft meta-service, each opening 1 to
+/// 100 sessions, 0.15 to 13 KB, as RobustMQ's session batcher makes them).
 #[derive(clap::Args)]
 pub struct SynthArgs {
     /// Which workload
@@ -77,6 +78,12 @@ pub struct SynthArgs {
     /// Clients
     #[arg(long, value_name = "N")]
     clients: Option<u32>,
+    /// raft-apply: sessions that a proposal opens, e.g. 1-100 or 1
+    #[arg(long, value_name = "MIN-MAX", value_parser = batch)]
+    batch: Option<(u32, u32)>,
+    /// raft-apply: bytes of the longest session
+    #[arg(long, value_name = "BYTES")]
+    session_bytes: Option<u32>,
     /// Divide the rate, for machines smaller than the published ones
     #[arg(long, value_name = "FACTOR")]
     scale: Option<f64>,
@@ -85,6 +92,13 @@ pub struct SynthArgs {
     seed: u64,
     #[command(flatten)]
     out: To,
+}
+
+/// `1-100`, or `5` for 5-5.
+fn batch(text: &str) -> Result<(u32, u32), String> {
+    let (min, max) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number; say e.g. 1-100"));
+    Ok((number(min)?, number(max)?))
 }
 
 /// Where a new trace goes.
@@ -166,6 +180,11 @@ pub fn synth(args: SynthArgs) -> Result<()> {
     params.duration_s = args.duration.map_or(params.duration_s, |d| d.as_secs_f64());
     params.rate_per_s = args.rate.unwrap_or(params.rate_per_s);
     params.clients = args.clients.unwrap_or(params.clients);
+    params.batch = args.batch.unwrap_or(params.batch);
+    params.session_bytes = args.session_bytes.unwrap_or(params.session_bytes);
+    if params.profile != Profile::RaftApply && (args.batch.is_some() || args.session_bytes.is_some()) {
+        bail!("--batch and --session-bytes belong to --profile raft-apply; {} has no proposals", params.profile);
+    }
     params.scale = args.scale.unwrap_or(params.scale);
     args.out.write(&regauge_traces::synth(&params)?)
 }

@@ -377,3 +377,37 @@ proptest! {
         prop_assert_eq!(check(&long(part)), []);
     }
 }
+
+#[test]
+fn proposals_have_the_sizes_of_their_sessions_and_arrive_at_their_rate() {
+    let params =
+        SynthParams { duration_s: 60.0, rate_per_s: 400.0, scale: 2.0, ..SynthParams::new(Profile::RaftApply) };
+    let made = synth(&params).unwrap();
+    assert_eq!(check(&made), []);
+    assert!(made.spans.iter().all(|span| span.is_root() && span.kind == Kind::RaftProposal && span.session.is_none()));
+    let many = made.spans.len() as f64;
+    assert!((many - 12_000.0).abs() < 600.0, "{many} proposals at 200/s in 60 s");
+    let counts: BTreeSet<u32> = made.spans.iter().map(|span| span.count).collect();
+    assert_eq!((counts.first(), counts.last()), (Some(&1), Some(&100)));
+    for span in &made.spans {
+        let bytes = 20 + u64::from(span.count) * 100..=20 + u64::from(span.count) * 130;
+        assert!(bytes.contains(&span.bytes), "{} sessions in {} bytes", span.count, span.bytes);
+    }
+    let alone = made.spans.iter().filter(|span| span.count == 1).count() as f64 / many;
+    assert!((0.1..0.2).contains(&alone), "a share of {alone} opens one session: ln 2 of ln 101 should");
+    // Open loop: gaps are of all lengths, also shorter than any raft round.
+    let gaps: Vec<u64> = made.spans.windows(2).map(|two| two[1].start_ns - two[0].start_ns).collect();
+    assert!(gaps.iter().any(|gap| *gap < 100_000) && gaps.iter().any(|gap| *gap > 20_000_000));
+
+    let single = synth(&SynthParams { batch: (1, 1), session_bytes: 100, duration_s: 5.0, ..params }).unwrap();
+    assert!(single.spans.iter().all(|span| span.count == 1 && (97..=120).contains(&span.bytes)));
+    assert_eq!(single.meta.synth.unwrap().parameters["batch"], serde_json::json!([1, 1]));
+    for bad in [
+        SynthParams { batch: (0, 5), ..params },
+        SynthParams { batch: (6, 5), ..params },
+        SynthParams { batch: (1, 10_001), ..params },
+        SynthParams { session_bytes: 39, ..params },
+    ] {
+        assert!(matches!(synth(&bad), Err(TraceError::Parameter(_))), "{bad:?}");
+    }
+}

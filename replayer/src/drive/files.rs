@@ -21,12 +21,15 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What writing a file comes to.
+type Written = Result<(), Box<dyn std::error::Error>>;
+
 /// Rows per row group.
 const GROUP_ROWS: usize = 128 * 1024;
 
 /// Writes requests.parquet, histograms.parquet and connections.parquet.
 pub(super) fn write(directory: &Path, rows: &[Row], connections: &[Opened]) -> Result<(), DriveError> {
-    let written = |name: &str, write: &dyn Fn(&Path) -> Result<(), Box<dyn std::error::Error>>| {
+    let written = |name: &str, write: &dyn Fn(&Path) -> Written| {
         let path = directory.join(name);
         write(&path).map_err(|error| DriveError::Output { path, why: error.to_string() })
     };
@@ -66,7 +69,7 @@ fn properties(delta_columns: &[&str]) -> Result<WriterProperties, Box<dyn std::e
     Ok(properties.build())
 }
 
-fn write_requests(path: &Path, rows: &[Row]) -> Result<(), Box<dyn std::error::Error>> {
+fn write_requests(path: &Path, rows: &[Row]) -> Written {
     let fields: Vec<Field> = REQUEST_COLUMNS
         .iter()
         .zip(REQUEST_TYPES)
@@ -113,7 +116,7 @@ fn write_requests(path: &Path, rows: &[Row]) -> Result<(), Box<dyn std::error::E
     Ok(())
 }
 
-fn write_connections(path: &Path, connections: &[Opened]) -> Result<(), Box<dyn std::error::Error>> {
+fn write_connections(path: &Path, connections: &[Opened]) -> Written {
     let types = [DataType::UInt32, DataType::UInt32, DataType::UInt64];
     let fields: Vec<Field> =
         CONNECTION_COLUMNS.iter().zip(types).map(|(name, kind)| Field::new(*name, kind, false)).collect();
@@ -131,7 +134,7 @@ fn write_connections(path: &Path, connections: &[Opened]) -> Result<(), Box<dyn 
 }
 
 /// One histogram per step and metric, of the measured requests that got a right reply.
-fn write_histograms(path: &Path, rows: &[Row]) -> Result<(), Box<dyn std::error::Error>> {
+fn write_histograms(path: &Path, rows: &[Row]) -> Written {
     let mut histograms: BTreeMap<(&str, &str), Histogram<u64>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.is_measured()) {
         for (metric, value) in [("latency", row.latency_ns), ("service", row.service_ns)] {

@@ -7,7 +7,7 @@ use arrow_array::types::{UInt32Type, UInt64Type};
 use arrow_array::{Array, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use regauge_replayer::drive::{DriveError, DriveOptions, DriverRecord, drive};
-use regauge_traces::study::{REQUEST_COLUMNS, sample_flags};
+use regauge_traces::study::{CONNECTION_COLUMNS, REQUEST_COLUMNS, sample_flags};
 use regauge_traces::{Meta, Redaction};
 use std::fs::File;
 use std::path::Path;
@@ -62,6 +62,28 @@ fn a_run_leaves_its_samples_and_histograms() {
         assert_eq!(flags.value(row) & sample_flags::WARMUP != 0, u64s("planned_ns").value(row) < 20 * MS);
     }
 
+    // What joins a request to what the server saw: the CONNECT has 24 bytes and a publish 90, a reply 4.
+    let (sent_offset, reply_offset) = (u64s("sent_offset"), u64s("reply_offset"));
+    let mut replies = 0;
+    for row in 0..51 {
+        assert_eq!(sent_offset.value(row), 24 + 90 * row as u64);
+        let replied = latency.is_valid(row);
+        assert_eq!(reply_offset.is_valid(row), replied);
+        assert_eq!(u64s("read_lag_ns").is_valid(row), replied);
+        assert!(u64s("driver_lag_ns").is_valid(row));
+        replies += u64::from(replied);
+        assert!(!replied || reply_offset.value(row) == 4 * replies);
+    }
+    assert_eq!(rows.column_by_name("connection").unwrap().as_primitive::<UInt32Type>().value(50), 0);
+    let connections = read(&out.join("connections.parquet"));
+    let names: Vec<&str> = connections.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!((names.as_slice(), connections.num_rows()), (CONNECTION_COLUMNS.as_slice(), 1));
+    let port = connections.column_by_name("port").unwrap().as_primitive::<UInt32Type>().value(0);
+    assert_eq!(port, u32::from(server.port(0)));
+    let opened = connections.column_by_name("opened_ns").unwrap().as_primitive::<UInt64Type>().value(0);
+    assert!(opened <= sent.value(0), "a connection that was opened at {opened} sent at {}", sent.value(0));
+    assert!(record.t0_ns < regauge_replayer::drive::poll::monotonic_ns());
+
     let histograms = read(&out.join("histograms.parquet"));
     let text = |name: &str, row| histograms.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
     // The CONNECT was warm-up.
@@ -79,7 +101,7 @@ fn a_run_leaves_its_samples_and_histograms() {
 #[test]
 fn errors_before_the_run() {
     let directory = tempfile::tempdir().unwrap();
-    let address = "127.0.0.1:9".parse().unwrap();
+    let address: std::net::SocketAddr = "127.0.0.1:9".parse().unwrap();
     let missing = drive(&directory.path().join("none"), address, directory.path(), &DriveOptions::default());
     assert!(matches!(missing.unwrap_err(), DriveError::Plan(_)));
 

@@ -5,8 +5,10 @@
 mod faults;
 mod files;
 mod frames;
+mod meta;
 mod packets;
 mod plans;
+mod proposals;
 mod protocol;
 mod server;
 mod spans;

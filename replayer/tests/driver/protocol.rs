@@ -192,3 +192,71 @@ fn the_driver_leaves_with_a_word() {
     run(&plan(vec![connect(0, 0), root(Kind::Close, 0, MS, 0)]), server.address, &options()).unwrap();
     assert_eq!(server.packets(0).len(), 1, "a recorded close is a close");
 }
+
+/// What was sent on a connection up to a request's offset ends with that request, whatever the protocol put between.
+#[test]
+fn offsets_count_every_byte_of_the_connection() {
+    let server = Server::start(|peer, packet| {
+        // A delivery at QoS 1 between the replies, which the driver has to acknowledge.
+        if packet[0] >> 4 == 3 {
+            peer.say(&[0x32, 7, 0, 1, b't', 0, 9, b'p', b'p']);
+        }
+        peer.answer(packet);
+    });
+    let mut spans = vec![connect(0, 0)];
+    spans.extend((0..60).map(|at| publish(0, (1 + at) * MS, (at % 3) as u8, 60 + at)));
+    let plan = plan(spans);
+    let outcome = run(&plan, server.address, &DriveOptions::default()).unwrap();
+    assert_eq!((outcome.record.errors, outcome.record.violations), (0, 0), "{:?}", outcome.record);
+    let bytes = server.bytes(0);
+    for (row, op) in outcome.rows.iter().zip(&plan.ops) {
+        let sent = &bytes[..row.sent_offset.unwrap() as usize];
+        assert!(sent.ends_with(&plan.packet(op)), "{row:?}");
+    }
+    let replies: Vec<u64> = outcome.rows.iter().filter_map(|row| row.reply_offset).collect();
+    assert_eq!(replies.len(), 41);
+    // CONNACK; then 9 bytes of delivery to each publish, and 4 for each acknowledgement.
+    assert_eq!((replies[0], outcome.deliveries[0]), (4, 60));
+    let all = 4 + 60 * 9 + 20 * 4 + 20 * 8;
+    assert!(replies.iter().all(|offset| *offset <= all) && *replies.iter().max().unwrap() > all - 30, "{replies:?}");
+}
+
+#[test]
+fn acknowledgements_that_belong_to_no_request_are_violations() {
+    let server = Server::start(|peer, packet| {
+        peer.answer(packet);
+        if packet[0] >> 4 == 3 {
+            match id_of(packet) {
+                // Once more, and for an id that was never used.
+                1 => peer.acknowledge(0x40, 1),
+                2 => peer.acknowledge(0x40, 999),
+                _ => {}
+            }
+        }
+    });
+    let spans = vec![connect(0, 0), publish(0, MS, 1, 60), publish(0, 9 * MS, 1, 60), publish(0, 30 * MS, 1, 60)];
+    let outcome = run(&plan(spans), server.address, &DriveOptions::default()).unwrap();
+    // Every request has its reply, so only this tells.
+    assert_eq!((outcome.record.errors, outcome.record.violations), (0, 2), "{:?}", outcome.record);
+
+    // PUBCOMP where PUBREC was due.
+    let server = Server::start(|peer, packet| match packet[0] >> 4 {
+        3 => peer.acknowledge(0x70, id_of(packet)),
+        _ => peer.answer(packet),
+    });
+    let outcome = run(&plan(vec![connect(0, 0), publish(0, MS, 2, 60)]), server.address, &DriveOptions::default());
+    assert_eq!(outcome.unwrap().record.wrong, 1);
+}
+
+#[test]
+fn a_connect_of_the_replays_own_that_is_refused_is_counted() {
+    let server = Server::start(|peer, packet| match packet[0] >> 4 {
+        1 => {
+            peer.say(&[0x20, 2, 0, 5]);
+            peer.close();
+        }
+        _ => peer.answer(packet),
+    });
+    let outcome = run(&plan(vec![publish(0, 0, 0, 60)]), server.address, &DriveOptions::default()).unwrap();
+    assert_eq!(outcome.record.setup_failed, 1, "{:?}", outcome.record);
+}

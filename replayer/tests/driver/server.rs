@@ -76,6 +76,7 @@ pub fn id_of(packet: &[u8]) -> u16 {
 pub struct Server {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    ports: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Server {
@@ -88,18 +89,21 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
+        let ports = Arc::new(Mutex::new(Vec::new()));
+        let peers = Arc::clone(&ports);
         let answer = Arc::new(answer);
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let Ok(stream) = stream else { continue };
                 on_open(&stream);
+                peers.lock().unwrap().push(stream.peer_addr().map_or(0, |peer| peer.port()));
                 log.lock().unwrap().push(Seen::Opened(number));
                 let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
                 let thread = std::thread::Builder::new().stack_size(128 << 10);
                 thread.spawn(move || serve(number, stream, &*answer, &log)).unwrap();
             }
         });
-        Server { address, seen }
+        Server { address, seen, ports }
     }
 
     pub fn start(answer: impl Fn(&mut Peer, &[u8]) + Send + Sync + 'static) -> Server {
@@ -108,6 +112,11 @@ impl Server {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// The port that connection `number` came from.
+    pub fn port(&self, number: usize) -> u16 {
+        self.ports.lock().unwrap()[number]
     }
 
     /// The bytes of connection `number`.

@@ -134,6 +134,13 @@ impl Forge {
         self.spans.push(span);
     }
 
+    /// A proposal that nobody asked for on the wire.
+    pub fn propose(&mut self, at_ns: u64, count: u32, bytes: u64) {
+        let mut span = Span::new(0, Kind::RaftProposal, at_ns);
+        (span.count, span.bytes) = (count, bytes);
+        self.spans.push(span);
+    }
+
     fn row(&self, kind: Kind, at_ns: u64, on: Connection, bytes: u64) -> Span {
         let mut span = Span::new(0, kind, at_ns);
         span.session = Some(on.session);

@@ -7,6 +7,7 @@
 mod bench;
 mod forge;
 mod production;
+mod raft;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,15 @@ use crate::error::TraceError;
 use crate::meta::{Clocks, Drops, Host, Meta, SynthRecord};
 use crate::reader::Trace;
 use crate::schema::SCHEMA_VERSION;
+
+/// Most sessions of a proposal: a replay's meta-service takes no more.
+const BATCH_MAX: u32 = 10_000;
+
+/// A session without a name and content of its own would be shorter, bytes.
+const SESSION_BYTES_MIN: u32 = 40;
+
+/// With the largest batch of these a proposal is still no longer than gRPC's usual limit, bytes.
+const SESSION_BYTES_MAX: u32 = 400;
 
 /// A workload that can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,11 +50,13 @@ pub enum Profile {
     Iggy32x32,
     /// A modest fleet of devices with their back-ends.
     Production,
+    /// Proposals to the raft meta-service, as RobustMQ's session batcher makes them.
+    RaftApply,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Profile; 7] = [
+    pub const ALL: [Profile; 8] = [
         Profile::MqttxConn,
         Profile::ConnectBurst,
         Profile::PublishQos1,
@@ -52,6 +64,7 @@ impl Profile {
         Profile::Iggy16x16,
         Profile::Iggy32x32,
         Profile::Production,
+        Profile::RaftApply,
     ];
 
     /// The name on the command line.
@@ -64,6 +77,7 @@ impl Profile {
             Profile::Iggy16x16 => "iggy-16x16",
             Profile::Iggy32x32 => "iggy-32x32",
             Profile::Production => "production",
+            Profile::RaftApply => "raft-apply",
         }
     }
 
@@ -77,6 +91,7 @@ impl Profile {
             Profile::Iggy16x16 => "16 producers, 16 streams, batches of 250 × 1000 B, 1000 MB/s together",
             Profile::Iggy32x32 => "32 producers, 32 streams, batches of 250 × 1000 B, 1000 MB/s together",
             Profile::Production => "devices that come, publish and go, with a few back-ends that listen",
+            Profile::RaftApply => "raft proposals of 1 to 100 sessions with Poisson arrivals",
         }
     }
 }
@@ -103,10 +118,14 @@ pub struct SynthParams {
     pub profile: Profile,
     /// Length of the trace, s. The connect profiles end when all clients are connected, and do not use it.
     pub duration_s: f64,
-    /// Publishes (or connects) per second, all clients together, at scale 1. `connect-burst` does not use it.
+    /// Publishes (connects, proposals) per second, all clients together, at scale 1. `connect-burst` does not use it.
     pub rate_per_s: f64,
-    /// Clients: devices, producers, connecting clients.
+    /// Clients: devices, producers, connecting clients. `raft-apply` has none.
     pub clients: u32,
+    /// `raft-apply`: sessions that a proposal opens, at least and at most.
+    pub batch: (u32, u32),
+    /// `raft-apply`: bytes of the longest session as the proposal holds it.
+    pub session_bytes: u32,
     /// Divides the rate, for machines smaller than the published ones.
     pub scale: f64,
     /// Seed of every random choice.
@@ -126,8 +145,18 @@ impl SynthParams {
             Profile::Iggy16x16 => iggy(16),
             Profile::Iggy32x32 => iggy(32),
             Profile::Production => (30.0, 2000.0, 500),
+            Profile::RaftApply => (30.0, 200.0, 1),
         };
-        SynthParams { profile, duration_s, rate_per_s, clients, scale: 1.0, seed: 1 }
+        SynthParams {
+            profile,
+            duration_s,
+            rate_per_s,
+            clients,
+            batch: (1, 100),
+            session_bytes: 130,
+            scale: 1.0,
+            seed: 1,
+        }
     }
 
     /// The rate after scaling, per second.
@@ -143,6 +172,16 @@ impl SynthParams {
         }
         if !positive(self.scale) {
             return refuse(format!("a scale of {} is not a positive number", self.scale));
+        }
+        let (min, max) = self.batch;
+        if min == 0 || min > max || max > BATCH_MAX {
+            return refuse(format!("{min} to {max} sessions per proposal are no range within 1 to {BATCH_MAX}"));
+        }
+        if !(SESSION_BYTES_MIN..=SESSION_BYTES_MAX).contains(&self.session_bytes) {
+            return refuse(format!(
+                "sessions of {} bytes are outside of {SESSION_BYTES_MIN} to {SESSION_BYTES_MAX}",
+                self.session_bytes
+            ));
         }
         if self.profile == Profile::ConnectBurst {
             return if self.scale == 1.0 {
@@ -178,17 +217,22 @@ pub fn synth(params: &SynthParams) -> Result<Trace, TraceError> {
         Profile::PublishQos1 => bench::publishes(params),
         Profile::Iggy8x8 | Profile::Iggy16x16 | Profile::Iggy32x32 => bench::batches(params),
         Profile::Production => production::fleet(params),
+        Profile::RaftApply => raft::proposals(params),
     };
     let (spans, redaction) = forge.finish();
     let last_ns = spans.iter().map(|s| s.start_ns).max().unwrap_or(0);
     let end_ns =
         last_ns.max(if params.profile == Profile::ConnectBurst { 0 } else { (params.duration_s * 1e9) as u64 });
-    let parameters = BTreeMap::from([
+    let mut parameters = BTreeMap::from([
         ("duration_s".to_owned(), params.duration_s.into()),
         ("rate_per_s".to_owned(), params.rate_per_s.into()),
         ("clients".to_owned(), params.clients.into()),
         ("scale".to_owned(), params.scale.into()),
     ]);
+    if params.profile == Profile::RaftApply {
+        parameters.insert("batch".to_owned(), vec![params.batch.0, params.batch.1].into());
+        parameters.insert("session_bytes".to_owned(), params.session_bytes.into());
+    }
     let meta = Meta {
         schema_version: SCHEMA_VERSION,
         regauge: env!("CARGO_PKG_VERSION").to_owned(),

@@ -41,6 +41,7 @@ pub(in crate::drive) enum Event {
 
 type Handshake = Pin<Box<dyn Future<Output = Result<(SendRequest<Body>, Connection<Io, Body>), h2::Error>>>>;
 
+#[allow(clippy::large_enum_variant, reason = "there are four of them, or a few more")]
 enum Phase {
     Shaking(Handshake),
     Up { requests: SendRequest<Body>, connection: Connection<Io, Body>, ping: Option<h2::PingPong> },
@@ -53,7 +54,6 @@ struct Wire {
     phase: Phase,
     /// The server took leave: nothing new goes here.
     leaving: bool,
-    answered: u64,
 }
 
 /// See the module.
@@ -74,8 +74,8 @@ pub(in crate::drive) struct Channel {
     ready: Vec<usize>,
     /// In the loop's queue.
     queued: bool,
-    /// The last connection to end had answered something, so another one is worth opening.
-    reopens: bool,
+    /// Replies since a connection was last opened: without any, another one is not worth it.
+    answered: u64,
     broken: Option<String>,
     /// When each connection was opened, ns since t0, and from which port.
     pub(in crate::drive) opened: Vec<(u64, u16)>,
@@ -108,7 +108,7 @@ impl Channel {
             woken: Arc::default(),
             ready: Vec::new(),
             queued: false,
-            reopens: false,
+            answered: 0,
             broken: None,
             opened: Vec::new(),
         }
@@ -134,13 +134,14 @@ impl Channel {
     /// Opens a connection.
     pub(super) fn connect(&mut self, poll: &Poll, now: u64) {
         self.made += 1;
+        self.answered = 0;
         let state = Rc::new(State::default());
         match open(self.meta, self.token, poll, &state) {
             Ok((io, port)) => {
                 self.opened.push((now, port));
                 let shake = h2::client::Builder::new().enable_push(false).handshake(io);
                 let (number, phase) = (self.made, Phase::Shaking(Box::pin(shake)));
-                self.wires.push(Wire { number, state, phase, leaving: false, answered: 0 });
+                self.wires.push(Wire { number, state, phase, leaving: false });
             }
             Err(error) => self.broken = Some(error.to_string()),
         }
@@ -178,27 +179,22 @@ impl Channel {
     fn begin(&mut self, plan: &Plan, poll: &Poll, now: u64, cx: &mut Context<'_>, events: &mut Vec<Event>) {
         while let Some(&op) = self.due.front() {
             if self.wires.last().is_none_or(|wire| wire.leaving) {
-                if self.broken.is_some() || !self.reopens {
+                if self.broken.is_some() {
                     return;
                 }
-                self.reopens = false;
+                if self.answered == 0 {
+                    return self.fault("the server took leave before it answered anything".to_owned(), events);
+                }
                 self.connect(poll, now);
                 continue;
             }
-            let Some(Wire { number, state, phase: Phase::Up { requests, .. }, leaving, answered }) =
-                self.wires.last_mut()
-            else {
+            let Some(Wire { number, state, phase: Phase::Up { requests, .. }, leaving }) = self.wires.last_mut() else {
                 return;
             };
             match requests.poll_ready(cx) {
                 task::Poll::Pending => return,
                 task::Poll::Ready(Err(error)) if is_leave(&error) => {
                     *leaving = true;
-                    self.reopens = *answered > 0;
-                    if !self.reopens {
-                        self.fault("the server took leave before it answered anything".to_owned(), events);
-                        return;
-                    }
                     continue;
                 }
                 // The connection's own end follows and tells why.
@@ -260,8 +256,7 @@ impl Channel {
             if let task::Poll::Ready(result) = end {
                 let left = matches!(requests.poll_ready(cx), task::Poll::Ready(Err(error)) if is_leave(&error));
                 let why = match result {
-                    _ if left && wire.answered > 0 => None,
-                    _ if left => Some("the server took leave before it answered anything".to_owned()),
+                    _ if left => None,
                     Ok(()) => Some("the server closed it".to_owned()),
                     Err(error) => Some(error.to_string()),
                 };
@@ -276,8 +271,6 @@ impl Channel {
 
     /// A connection is over; `why` if it should not be.
     fn ended(&mut self, number: u64, why: Option<String>, t0_ns: u64, events: &mut Vec<Event>) {
-        let last = self.wires.last().is_some_and(|wire| wire.number == number);
-        let leaving = self.wires.iter().any(|wire| wire.number == number && wire.leaving);
         // Streams first: they still know what became of them.
         let open: Vec<usize> =
             self.streams.iter().filter(|(_, stream)| stream.wire == number).map(|(slot, _)| slot).collect();
@@ -288,10 +281,8 @@ impl Channel {
             }
         }
         self.wires.retain(|wire| wire.number != number);
-        match why {
-            Some(why) => self.fault(why, events),
-            // Those that left before have arranged for it already.
-            None => self.reopens |= last && !leaving,
+        if let Some(why) = why {
+            self.fault(why, events);
         }
     }
 
@@ -311,16 +302,13 @@ impl Channel {
         let wire = self.wires.iter_mut().find(|wire| wire.number == stream.wire);
         match end {
             End::Replied { status, right } => {
-                let read_ns = wire.map_or(0, |wire| {
-                    wire.answered += 1;
-                    wire.state.read_ns.get()
-                });
+                self.answered += 1;
+                let read_ns = wire.map_or(0, |wire| wire.state.read_ns.get());
                 events.push(Event::Replied { op, ns: read_ns.saturating_sub(t0_ns), status, right });
             }
             End::NotTaken => {
                 if let Some(wire) = wire {
                     wire.leaving = true;
-                    self.reopens = wire.answered > 0;
                 }
                 // In their old order, before what came later.
                 let at = self.due.partition_point(|due| *due < stream.op);
