@@ -67,6 +67,10 @@ bench-tap *args: build _test-tools
 bench-stacks *args: build _test-tools
     benches/stacks/run.sh "$@"
 
+# What the stamps cost: ns per wake and poll on every runtime, and throughput of every stack, on against off
+bench-stamps *args: build
+    benches/stamps/run.sh "$@"
+
 # 5,000 concurrent connections on every stack
 bench-connections *args: build
     benches/connections/run.sh "$@"

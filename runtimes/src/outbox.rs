@@ -4,7 +4,6 @@
 //! keep their own buffer: one write carries everything that is pending. A client that does not read is cut off at a cap
 //! instead of filling the memory; the broker's own bounds (receive maximum) are met long before it.
 
-use crate::broker::effect::OpId;
 use crate::server::SocketCounters;
 use crate::stamps::Replies;
 use bytes::{Bytes, BytesMut};
@@ -49,16 +48,16 @@ impl Outbox {
         Outbox { stamps, ..Outbox::default() }
     }
 
-    /// Adds whole packets, which `after` released, behind what is there.
+    /// Adds whole packets behind what is there.
     ///
     /// # Errors
     /// [`SlowConsumer`] when the cap is exceeded: nothing is added, and the connection is to be closed.
-    pub fn push(&mut self, bytes: Bytes, after: Option<OpId>) -> Result<(), SlowConsumer> {
+    pub fn push(&mut self, bytes: Bytes) -> Result<(), SlowConsumer> {
         if self.pending_bytes + bytes.len() > OUTBOX_CAP_BYTES {
             return Err(SlowConsumer);
         }
         self.pending_bytes += bytes.len();
-        self.stamps.pushed(bytes.len(), after);
+        self.stamps.pushed(bytes.len());
         if bytes.len() <= COPY_BYTES_MAX {
             self.tail.extend_from_slice(&bytes);
         } else {
@@ -175,7 +174,7 @@ mod tests {
     fn small_pieces_leave_as_one() {
         let mut outbox = Outbox::default();
         for _ in 0..1000 {
-            outbox.push(Bytes::from_static(b"ack!"), None).unwrap();
+            outbox.push(Bytes::from_static(b"ack!")).unwrap();
         }
         let mut slices = [IoSlice::new(&[]); 8];
         assert_eq!(outbox.fill(&mut slices), 1);
@@ -186,11 +185,11 @@ mod tests {
     fn a_slow_consumer_is_found_at_the_cap() {
         let mut outbox = Outbox::default();
         let half = Bytes::from(vec![0; OUTBOX_CAP_BYTES / 2]);
-        outbox.push(half.clone(), None).unwrap();
-        outbox.push(half, None).unwrap();
-        assert_eq!(outbox.push(Bytes::from_static(b"x"), None), Err(SlowConsumer));
+        outbox.push(half.clone()).unwrap();
+        outbox.push(half).unwrap();
+        assert_eq!(outbox.push(Bytes::from_static(b"x")), Err(SlowConsumer));
         outbox.advance(1);
-        outbox.push(Bytes::from_static(b"x"), None).unwrap();
+        outbox.push(Bytes::from_static(b"x")).unwrap();
     }
 
     #[test]
@@ -222,7 +221,7 @@ mod tests {
             for len in pieces {
                 let piece: Vec<u8> = (0..len).map(|_| { byte = byte.wrapping_add(1); byte }).collect();
                 expected.extend_from_slice(&piece);
-                outbox.push(piece.into(), None).unwrap();
+                outbox.push(piece.into()).unwrap();
                 let Some(step) = steps.next() else { continue };
                 if owned {
                     sent.extend(outbox.take().concat());

@@ -253,6 +253,7 @@ fn handle(local: &Rc<Local>, state: &mut State, input: Input<'_>) {
     let mut next = Some(input);
     while let Some(input) = next {
         state.progress.in_flight -= usize::from(matches!(input, Input::Done { .. }));
+        let _released = Cause::input(&input);
         state.broker.handle(input, shell::now(), &mut effects);
         for effect in effects.drain(..) {
             perform(local, state, effect);
@@ -265,11 +266,11 @@ fn handle(local: &Rc<Local>, state: &mut State, input: Input<'_>) {
 /// Performs one effect. The broker holds an effect back until what it depends on has completed.
 fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
     match effect {
-        Effect::Reply { conn, bytes, after } => send(state, conn, bytes, after),
-        Effect::Push { conn, bytes } => send(state, conn, bytes, None),
+        Effect::Reply { conn, bytes, after: _ } => send(state, conn, bytes),
+        Effect::Push { conn, bytes } => send(state, conn, bytes),
         Effect::Close { conn } => close(state, conn),
         Effect::Append { op, partition, segment, at, bytes } => append(local, state, op, partition, segment, at, bytes),
-        Effect::Sync { op, partition, segment, after } => sync(local, state, op, partition, segment, after),
+        Effect::Sync { op, partition, segment, after: _ } => sync(local, state, op, partition, segment),
         Effect::Roll { op, partition, segment, durable } => roll(local, state, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(local, state, op, partition, segment, at, len),
         Effect::Meta { op, call, sync } => meta(local, state, op, call, sync),
@@ -284,9 +285,9 @@ fn perform(local: &Rc<Local>, state: &mut State, effect: Effect) {
 }
 
 /// Puts bytes into a connection's outbox; they leave with the next flush. Of a connection that is gone they are dropped.
-fn send(state: &mut State, conn: ConnId, bytes: Bytes, after: Option<OpId>) {
+fn send(state: &mut State, conn: ConnId, bytes: Bytes) {
     let Some(c) = state.conns.get_mut(&conn) else { return };
-    if c.outbox.push(bytes, after).is_err() {
+    if c.outbox.push(bytes).is_err() {
         state.sockets.slow_consumers += 1;
         c.outbox.clear();
         shell::shut((*c.socket).as_ref());

@@ -240,6 +240,7 @@ fn feed(shared: &Arc<Shared>, at: ShardId, input: Input<'_>) {
 fn handle(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, input: Input<'_>) {
     let mut effects = std::mem::take(&mut state.effects);
     state.progress.in_flight -= usize::from(matches!(input, Input::Done { .. }));
+    let _released = Cause::input(&input);
     state.broker.handle(input, shell::now(), &mut effects);
     for effect in effects.drain(..) {
         perform(shared, state, turn, effect);
@@ -250,13 +251,13 @@ fn handle(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, input: Input
 /// Performs one effect. The broker holds an effect back until what it depends on has completed.
 fn perform(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, effect: Effect) {
     match effect {
-        Effect::Reply { conn, bytes, after } => send(state, turn, conn, bytes, after),
-        Effect::Push { conn, bytes } => send(state, turn, conn, bytes, None),
+        Effect::Reply { conn, bytes, after: _ } => send(state, turn, conn, bytes),
+        Effect::Push { conn, bytes } => send(state, turn, conn, bytes),
         Effect::Close { conn } => close(state, turn, conn),
         Effect::Append { op, partition, segment, at, bytes } => {
             append(shared, state, turn, op, partition, segment, at, bytes)
         }
-        Effect::Sync { op, partition, segment, after } => sync(shared, state, turn, op, partition, segment, after),
+        Effect::Sync { op, partition, segment, after: _ } => sync(shared, state, turn, op, partition, segment),
         Effect::Roll { op, partition, segment, durable } => roll(shared, state, turn, op, partition, segment, durable),
         Effect::Read { op, partition, segment, at, len } => read(shared, state, turn, op, partition, segment, at, len),
         Effect::Meta { op, call, sync } => meta(shared, state, turn, op, call, sync),
@@ -267,10 +268,10 @@ fn perform(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, effect: Eff
 }
 
 /// Puts bytes into a connection's outbox; they leave with the next flush. Of a connection that is gone they are dropped.
-fn send(state: &mut State, turn: &mut Turn, conn: ConnId, bytes: Bytes, after: Option<OpId>) {
+fn send(state: &mut State, turn: &mut Turn, conn: ConnId, bytes: Bytes) {
     let Some(c) = state.conns.get(&conn) else { return };
     let mut out = lock(&c.out);
-    if out.outbox.push(bytes, after).is_err() {
+    if out.outbox.push(bytes).is_err() {
         out.sockets.slow_consumers += 1;
         out.outbox.clear();
         shell::shut(c.socket.as_ref());

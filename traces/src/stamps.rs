@@ -23,14 +23,15 @@ pub enum Event {
     /// was woken; `started_ns`: it was polled; `resumed_ns`: the bytes went to the broker.
     Read,
     /// Bytes were written to a connection. `conn`, `port`, `offset` (all bytes written so far); `op`: the operation whose
-    /// completion released them, if any waited, of `shard`; `queued_ns`: put into the outbox; `finished_ns`: the kernel
+    /// completion released them, of `shard`, if they waited for any; `queued_ns`: put into the outbox; `finished_ns`: the kernel
     /// took them.
     Reply,
     /// An operation of the broker. `name` (meta, append, sync, roll, read, peer), `shard`, `op`; `after`: the operation
-    /// that it waited for, of the same shard; `conn`, `offset`: the read that caused it, when it was queued in the course
-    /// of one (what waited for another operation, or gathers several, has none); `proposal` of a meta call;
+    /// of the same shard whose completion released it, if it waited for any (a sync for its append, an append for the
+    /// one before it); `conn`, `offset`: the read that caused it, if it waited for none; `proposal` of a meta call;
     /// `queued_ns`: handed to the shell; `started_ns`, `finished_ns`: the blocking call, or null where a ring does it;
-    /// `woken_ns`: the waiting task was woken; `resumed_ns`: its result went to the broker.
+    /// `woken_ns`: the waiting task was woken (or, had it not been polled yet, the call was finished; null for what was
+    /// done inline); `resumed_ns`: its result went to the broker.
     Op,
     /// A task was polled. `name` (role), `woken_ns` (null when it was polled unasked), `started_ns`, `finished_ns`;
     /// `cpu_ns` and `run_delay_ns` of a long one.

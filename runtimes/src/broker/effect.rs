@@ -83,7 +83,7 @@ pub enum Effect {
         conn: ConnId,
         /// One or more whole packets.
         bytes: Bytes,
-        /// The operation that must have completed. From a [`super::Shard`]: the one whose completion released it.
+        /// The operation that must have completed.
         after: Option<OpId>,
     },
     /// Send `bytes` to a client now; overtakes replies that wait.
@@ -120,7 +120,7 @@ pub enum Effect {
         partition: u32,
         /// Which segment file of it.
         segment: u32,
-        /// The append that must have completed. From a [`super::Shard`]: it has, and the sync waited for it.
+        /// The append that must have completed.
         after: Option<OpId>,
     },
     /// Create the segment file `segment` of a partition, and make its directory entry durable when `durable`.

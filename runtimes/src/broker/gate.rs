@@ -1,8 +1,7 @@
 //! Holds effects back until what they depend on has completed.
 //!
 //! Replies of one connection leave in the order in which they were emitted: one that waits holds back those behind it,
-//! and a close behind them. A sync waits for its append. Everything else passes. What was held back says which operation
-//! released it, for whoever asks what a request waited for.
+//! and a close behind them. A sync waits for its append. Everything else passes.
 
 use super::effect::{ConnId, Effect, OpId};
 use super::ops::ById;
@@ -53,9 +52,8 @@ impl Gate {
                 None => out.push(Effect::Close { conn }),
             },
             Effect::Sync { op, partition, segment, after } => {
-                let after = after.filter(|op| pending(*op));
-                let sync = Effect::Sync { op, partition, segment, after };
-                match after {
+                let sync = Effect::Sync { op, partition, segment, after: None };
+                match after.filter(|op| pending(*op)) {
                     Some(append) => self.waiters.entry(append).or_default().push(Waiter::Effect(sync)),
                     None => out.push(sync),
                 }
@@ -69,19 +67,19 @@ impl Gate {
         for waiter in self.waiters.remove(&op).unwrap_or_default() {
             match waiter {
                 Waiter::Effect(effect) => out.push(effect),
-                Waiter::Conn(conn) => self.release(conn, op, &pending, out),
+                Waiter::Conn(conn) => self.release(conn, &pending, out),
             }
         }
     }
 
-    /// Lets the replies of a connection pass, up to the first that waits: `done` was what the first of them waited for.
-    fn release(&mut self, conn: ConnId, done: OpId, pending: &impl Fn(OpId) -> bool, out: &mut Vec<Effect>) {
+    /// Lets the replies of a connection pass, up to the first that waits.
+    fn release(&mut self, conn: ConnId, pending: &impl Fn(OpId) -> bool, out: &mut Vec<Effect>) {
         let Some(queue) = self.conns.get_mut(&conn) else { return };
         let mut joined = BytesMut::new();
         let mut single: Option<Bytes> = None;
         let mut flush = |joined: &mut BytesMut, single: &mut Option<Bytes>| {
             let bytes = single.take().or_else(|| (!joined.is_empty()).then(|| joined.split().freeze()));
-            out.extend(bytes.map(|bytes| Effect::Reply { conn, bytes, after: Some(done) }));
+            out.extend(bytes.map(|bytes| Effect::Reply { conn, bytes, after: None }));
         };
         while let Some((after, bytes)) = queue.replies.pop_front() {
             if let Some(op) = after.filter(|op| pending(*op)) {

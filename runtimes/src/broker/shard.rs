@@ -19,8 +19,8 @@ impl Shard {
         Shard { broker: Broker::new(config, recovered), gate: Gate::default(), raw: Vec::new() }
     }
 
-    /// Takes an input in and appends what can be done now, in the order in which it must be begun. The `after` of a reply
-    /// or a sync is now the operation whose completion released it, and `None` if it never waited.
+    /// Takes an input in and appends what can be done now, in the order in which it must be begun. Replies carry no
+    /// `after` any more, and syncs neither.
     pub fn handle(&mut self, input: Input<'_>, now: Now, out: &mut Vec<Effect>) {
         let completed = match &input {
             Input::Done { op, result: Ok(_) } => Some(*op),

@@ -34,8 +34,8 @@ pub(super) fn append(
 }
 
 /// fdatasync of a segment file; completes when the ring says so.
-pub(super) fn sync(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, after: Option<OpId>) {
-    let operation = Operation::queued("sync", local.id, op).after(after);
+pub(super) fn sync(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32) {
+    let operation = Operation::queued("sync", local.id, op);
     if local.node.settings.files == Files::Inline {
         return complete(state, operation, || local.files.sync(partition, segment).map(|()| Outcome::Synced));
     }

@@ -164,12 +164,13 @@ impl Clock {
     }
 
     fn gap(&self, thread: u32, row: &GapRow) -> Stamp {
-        Stamp {
+        let stamp = Stamp {
             started_ns: self.at(row.began),
             finished_ns: self.at(row.ended),
-            run_delay_ns: Some(row.run_delay_ns),
             ..Stamp::new(Event::Gap, "", thread)
-        }
+        };
+        let usage = Usage { cpu_ns: 0, run_delay_ns: Some(row.run_delay_ns) };
+        Stamp { cpu_ns: None, ..with_usage(stamp, Some(usage)) }
     }
 
     fn read(&self, thread: u32, row: &ReadRow) -> Stamp {
@@ -200,10 +201,10 @@ impl Clock {
     fn operation(&self, thread: u32, row: &OperationRow) -> Stamp {
         Stamp {
             shard: Some(u32::from(row.shard)),
-            conn: row.cause.map(|(conn, _)| conn),
-            offset: row.cause.map(|(_, offset)| offset),
+            conn: row.cause.read.map(|(conn, _)| conn),
+            offset: row.cause.read.map(|(_, offset)| offset),
             op: Some(row.op.0),
-            after: row.after.map(|op| op.0),
+            after: row.cause.op.map(|op| op.0),
             proposal: (row.proposal != 0).then_some(row.proposal),
             queued_ns: self.at(row.queued),
             started_ns: self.at(row.started),

@@ -1,7 +1,7 @@
 //! An operation of the broker: from the shell that is to do it to the broker that gets its result.
 
 use super::thread;
-use super::wire::Cause;
+use super::wire::{Why, current_cause};
 use super::{collect, is_on};
 use crate::broker::effect::{Input, OpId, PeerMsg, ShardId};
 use crate::shell::Done;
@@ -21,8 +21,7 @@ pub(super) struct OperationRow {
     pub name: &'static str,
     pub shard: ShardId,
     pub op: OpId,
-    pub after: Option<OpId>,
-    pub cause: Option<(u64, u64)>,
+    pub cause: Why,
     pub proposal: u64,
     pub queued: u64,
     pub started: u64,
@@ -34,30 +33,10 @@ pub(super) struct OperationRow {
 impl Operation {
     /// The shell was told to do it: `meta`, `append`, `sync`, `roll`, `read` or `peer`.
     pub fn queued(name: &'static str, shard: ShardId, op: OpId) -> Operation {
-        let (mut queued, mut cause) = (0, None);
-        if is_on() {
-            (queued, cause) = (ticks::now(), Cause::current());
-        }
-        let row = OperationRow {
-            name,
-            shard,
-            op,
-            after: None,
-            cause,
-            proposal: 0,
-            queued,
-            started: 0,
-            finished: 0,
-            woken: 0,
-            resumed: 0,
-        };
+        let (queued, cause) = if is_on() { (ticks::now(), current_cause()) } else { (0, Why::default()) };
+        let row =
+            OperationRow { name, shard, op, cause, proposal: 0, queued, started: 0, finished: 0, woken: 0, resumed: 0 };
         Operation { row }
-    }
-
-    /// The operation that it waited for.
-    pub fn after(mut self, op: Option<OpId>) -> Operation {
-        self.row.after = op;
-        self
     }
 
     /// The proposal that carried a meta call.
@@ -97,8 +76,12 @@ impl Operation {
         let row = &mut self.row;
         let Some(limits) = collect::limits().filter(|_| row.queued != 0) else { return };
         row.resumed = ticks::now();
-        // The task at hand has waited for it, unless it was woken for something else before.
+        // The task at hand has waited for it, unless it was woken for something else before. One that was still to be polled
+        // for the first time when the call ended is ready to run since then.
         row.woken = Some(thread::current_poll().0).filter(|woken| *woken > row.queued).unwrap_or(0);
+        if row.woken != 0 {
+            row.woken = row.woken.max(row.finished);
+        }
         let choice = row.resumed.saturating_sub(row.queued) >= limits.slow || thread::is_sampled(limits, row.queued);
         thread::with_buffers(|buffers| buffers.operations.push(self.row, choice));
     }

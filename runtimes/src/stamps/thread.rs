@@ -238,14 +238,19 @@ impl Hot {
 
     #[cold]
     fn keep_poll(&self, limits: &Limits, mut row: PollRow, is_long: bool, is_sampled: bool) {
-        let lasted = row.ended.saturating_sub(row.began);
-        let is_slow = lasted >= limits.slow || (row.woken != 0 && row.began.saturating_sub(row.woken) >= limits.slow);
+        let mut lasted = row.ended.saturating_sub(row.began);
+        let waited = if row.woken == 0 { 0 } else { row.began.saturating_sub(row.woken) };
         with_thread("broker", |thread, reader| {
             if is_long {
                 let before = self.usage.get();
-                let usage = self.read(reader, limits, row.ended);
-                row.usage = Some(usage.1.since(before, usage.0, limits.ns(lasted)));
+                let (others_ns, usage) = self.read(reader, limits, row.ended);
+                // A thread whose share is used up loses its CPU just now: that belongs to a poll, so it ends after it.
+                row.ended = ticks::now();
+                self.ended.set(row.ended);
+                lasted = row.ended.saturating_sub(row.began);
+                row.usage = Some(usage.since(before, others_ns, limits.ns(lasted)));
             }
+            let is_slow = lasted.max(waited) >= limits.slow;
             let mut buffers = thread.buffers.lock().unwrap_or_else(PoisonError::into_inner);
             buffers.polls.push(row, is_sampled || is_slow);
         });

@@ -39,8 +39,8 @@ struct Watch {
     slot: Arc<Slot>,
     /// Wakes the slot; kept, because tasks compare wakers and keep one that stays.
     waker: Waker,
-    /// The runtime's waker that the slot has.
-    inner: Option<Waker>,
+    /// The runtime's waker that the slot has, and the address of the table that it came with.
+    inner: Option<(Waker, usize)>,
     role: Role,
     limits: &'static Limits,
 }
@@ -50,6 +50,19 @@ impl Watch {
         let slot = Arc::new(Slot::default());
         slot.woken.store(ticks::now(), Ordering::Relaxed);
         Watch { waker: Waker::from(Arc::clone(&slot)), slot, inner: None, role, limits }
+    }
+
+    /// Sees to it that the slot has this waker of the runtime.
+    #[inline]
+    fn register(&mut self, waker: &Waker) {
+        // As `Waker::will_wake`, but with the table of the waker that was seen and not of its clone: a compiler may have
+        // made two of monoio's one table, and then each poll would find another waker. The clone keeps the data alive, so
+        // that nothing else has come to lie at its address.
+        let table = std::ptr::from_ref(waker.vtable()).addr();
+        if !self.inner.as_ref().is_some_and(|(inner, seen)| inner.data() == waker.data() && *seen == table) {
+            self.slot.register(waker);
+            self.inner = Some((waker.clone(), table));
+        }
     }
 }
 
@@ -65,10 +78,7 @@ impl<F: Future> Future for Timed<F> {
             (&mut this.watch, Pin::new_unchecked(&mut this.task))
         };
         let Some(watch) = watch else { return task.poll(cx) };
-        if !watch.inner.as_ref().is_some_and(|inner| inner.will_wake(cx.waker())) {
-            watch.slot.register(cx.waker());
-            watch.inner = Some(cx.waker().clone());
-        }
+        watch.register(cx.waker());
         // The waker is in its place before the time is taken away: who wakes from here on wakes the runtime too.
         let woken = watch.slot.woken.swap(0, Ordering::AcqRel);
         let _polling: Polling = thread::poll(watch.limits, watch.role, woken);
@@ -119,5 +129,98 @@ impl Wake for Slot {
             let inner = self.later.lock().unwrap_or_else(PoisonError::into_inner).clone();
             inner.into_iter().for_each(Waker::wake);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Counts its wakes.
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Wake for Counter {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn watched<F: Future>(task: F) -> Pin<Box<Timed<F>>> {
+        collect::begin(Limits::now());
+        Box::pin(Timed { watch: Some(Watch::new(Role::Effect, collect::limits().unwrap())), task })
+    }
+
+    #[test]
+    fn the_first_wake_counts_and_the_waker_of_the_last_poll_is_woken() {
+        let counters: [Arc<Counter>; 3] = Default::default();
+        let kept: Arc<Mutex<Option<Waker>>> = Arc::default();
+        let keep = Arc::clone(&kept);
+        let mut task = watched(poll_fn(move |cx| {
+            *keep.lock().unwrap() = Some(cx.waker().clone());
+            Poll::<()>::Pending
+        }));
+        let slot = Arc::clone(&task.watch.as_ref().unwrap().slot);
+        assert_ne!(slot.woken.load(Ordering::SeqCst), 0, "spawning is a wake");
+        for (n, counter) in counters.iter().enumerate() {
+            let waker = Waker::from(Arc::clone(counter));
+            for _ in 0..2 {
+                assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                assert_eq!(slot.woken.load(Ordering::SeqCst), 0, "a poll takes the time away");
+                let inner = kept.lock().unwrap().clone().unwrap();
+                inner.wake_by_ref();
+                let first = slot.woken.load(Ordering::SeqCst);
+                inner.wake();
+                assert_eq!(slot.woken.load(Ordering::SeqCst), first, "the second wake is none");
+            }
+            let woken: Vec<usize> = counters.iter().map(|c| c.0.load(Ordering::SeqCst)).collect();
+            assert!(woken.iter().enumerate().all(|(i, count)| *count == if i <= n { 4 } else { 0 }), "{woken:?}");
+        }
+        let waker = task.watch.as_ref().unwrap().waker.clone();
+        drop(task);
+        waker.wake();
+    }
+
+    #[test]
+    fn no_wake_is_lost_when_every_poll_comes_with_another_waker() {
+        const ROUNDS: usize = 20_000;
+        let (value, kept) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None::<Waker>)));
+        let (reads, keep) = (Arc::clone(&value), Arc::clone(&kept));
+        let mut last = 0;
+        let mut task = watched(poll_fn(move |cx| {
+            *keep.lock().unwrap() = Some(cx.waker().clone());
+            last = reads.load(Ordering::Relaxed).max(last);
+            if last == ROUNDS { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        let counters: [Arc<Counter>; 2] = Default::default();
+        let mut wakers = counters.iter().map(|c| Waker::from(Arc::clone(c))).cycle();
+        let mut poll = |task: &mut Pin<Box<Timed<_>>>| {
+            task.as_mut().poll(&mut Context::from_waker(wakers.next().as_ref().unwrap_or(Waker::noop())))
+        };
+        assert!(poll(&mut task).is_pending());
+        let waking = std::thread::spawn(move || {
+            for n in 1..=ROUNDS {
+                value.store(n, Ordering::Relaxed);
+                let waker = kept.lock().unwrap().clone().unwrap();
+                waker.wake();
+            }
+        });
+        // Each wake that a poll has not seen must be followed by a wake of the waker that this poll came with.
+        let all = || counters.iter().map(|c| c.0.load(Ordering::SeqCst)).sum::<usize>();
+        loop {
+            let before = all();
+            if poll(&mut task).is_ready() {
+                break;
+            }
+            let begin = std::time::Instant::now();
+            while all() == before {
+                assert!(begin.elapsed().as_secs() < 30, "a wake was lost");
+                std::thread::yield_now();
+            }
+        }
+        waking.join().unwrap();
     }
 }

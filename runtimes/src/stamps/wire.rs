@@ -4,7 +4,7 @@
 
 use super::limits::Limits;
 use super::{collect, is_on, thread};
-use crate::broker::effect::{ConnId, OpId, ShardId};
+use crate::broker::effect::{ConnId, Input, OpId, PeerMsg, ShardId};
 use regauge_traces::ticks;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -64,42 +64,62 @@ impl Reads {
         let is_slow = row.resumed.saturating_sub(if woken == 0 { started } else { woken }) >= on.limits.slow;
         let choice = is_slow || thread::is_sampled(on.limits, row.resumed);
         thread::with_buffers(|buffers| buffers.reads.push(row, choice));
-        Cause::is(on.conn, on.offset)
+        Cause::is(Why { read: Some((on.conn, on.offset)), op: None })
     }
+}
+
+/// Why the broker asks for something.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Why {
+    /// The read that it handles: connection and offset.
+    pub read: Option<(u64, u64)>,
+    /// The operation whose completion it handles.
+    pub op: Option<OpId>,
 }
 
 thread_local! {
-    /// The read that the broker handles now: connection and offset.
-    static CAUSE: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+    static WHY: Cell<Why> = const { Cell::new(Why { read: None, op: None }) };
 }
 
-/// That the broker handles what was read from a connection, as long as this lives.
+/// That the broker handles something, as long as this lives. What it asks for meanwhile was caused, or released, by that:
+/// all that waits for an operation is let go while its completion is handled.
 #[derive(Debug)]
 #[must_use]
-pub struct Cause(Option<(u64, u64)>);
+pub struct Cause(Option<Why>);
 
 impl Cause {
-    fn is(conn: u64, offset: u64) -> Cause {
-        CAUSE.set(Some((conn, offset)));
-        Cause(Some((conn, offset)))
+    fn is(why: Why) -> Cause {
+        Cause(Some(WHY.replace(why)))
     }
 
-    /// The broker handles all that a connection had sent to the shard that accepted it.
+    /// All that a connection had sent to the shard that accepted it.
     pub fn handover(conn: ConnId, bytes: usize) -> Cause {
-        if is_on() { Cause::is(conn.0, bytes as u64) } else { Cause(None) }
+        if is_on() { Cause::is(Why { read: Some((conn.0, bytes as u64)), op: None }) } else { Cause(None) }
     }
 
-    pub(super) fn current() -> Option<(u64, u64)> {
-        CAUSE.get()
+    /// An input: a completion, whoever completed it, or something else in the course of a read.
+    pub fn input(input: &Input<'_>) -> Cause {
+        if !is_on() {
+            return Cause(None);
+        }
+        let op = match input {
+            Input::Done { op, .. } | Input::Peer { msg: PeerMsg::Appended { token: op }, .. } => Some(*op),
+            _ => None,
+        };
+        Cause::is(Why { op, ..WHY.get() })
     }
 }
 
 impl Drop for Cause {
     fn drop(&mut self) {
-        if self.0.is_some() {
-            CAUSE.set(None);
+        if let Some(before) = self.0 {
+            WHY.set(before);
         }
     }
+}
+
+pub(super) fn current_cause() -> Why {
+    WHY.get()
 }
 
 /// What is written to a connection.
@@ -126,9 +146,10 @@ struct Run {
 }
 
 impl Replies {
-    /// So many bytes enter the outbox, released by `op`.
-    pub fn pushed(&mut self, bytes: usize, op: Option<OpId>) {
+    /// So many bytes enter the outbox, released by the operation whose completion is being handled.
+    pub fn pushed(&mut self, bytes: usize) {
         let Some(on) = &mut self.0 else { return };
+        let op = current_cause().op;
         on.pushed += bytes as u64;
         match on.open.back_mut() {
             Some(run) if run.op == op => run.end = on.pushed,

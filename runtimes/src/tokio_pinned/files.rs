@@ -25,11 +25,11 @@ pub(super) fn append(
 }
 
 /// fdatasync of a segment file.
-pub(super) fn sync(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32, after: Option<OpId>) {
+pub(super) fn sync(local: &Rc<Local>, state: &mut State, op: OpId, partition: u32, segment: u32) {
     let files = local.files.clone();
     let inline = local.node.settings.files == Files::Inline;
     let call = move || files.sync(partition, segment).map(|()| Outcome::Synced);
-    block(local, state, Operation::queued("sync", local.id, op).after(after), inline, call);
+    block(local, state, Operation::queued("sync", local.id, op), inline, call);
 }
 
 /// Creates a segment file.

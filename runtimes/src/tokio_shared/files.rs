@@ -27,19 +27,11 @@ pub(super) fn append(
 }
 
 /// fdatasync of a segment file.
-pub(super) fn sync(
-    shared: &Arc<Shared>,
-    state: &mut State,
-    turn: &mut Turn,
-    op: OpId,
-    partition: u32,
-    segment: u32,
-    after: Option<OpId>,
-) {
+pub(super) fn sync(shared: &Arc<Shared>, state: &mut State, turn: &mut Turn, op: OpId, partition: u32, segment: u32) {
     let files = state.files.clone();
     let inline = shared.node.settings.files == Files::Inline;
     let call = move || files.sync(partition, segment).map(|()| Outcome::Synced);
-    block(shared, state, turn, Operation::queued("sync", state.id, op).after(after), inline, call);
+    block(shared, state, turn, Operation::queued("sync", state.id, op), inline, call);
 }
 
 /// Creates a segment file.

@@ -1,0 +1,222 @@
+//! One planted cause after the other, on every runtime with one thread: the right row grows, and only that one.
+
+use super::{Spawner, polls, run, spin, wait, wall, yield_now};
+use regauge_runtimes::settings::Stack;
+use regauge_runtimes::stamps::{Call, Cause, Mark, Operation, Role, Step, indexed, mark, timed, usage};
+use regauge_runtimes::{
+    affinity,
+    broker::effect::{Input, OpId},
+};
+use regauge_traces::stamps::Event;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const MS: u64 = 1_000_000;
+
+#[test]
+fn a_task_that_spins_makes_others_wait_for_their_poll() {
+    for stack in Stack::ALL {
+        let (_, rows) = run(stack, None, |spawner| async move {
+            let (wake, woken) = oneshot::channel();
+            spawner.spawn(Role::Effect, async move { woken.await.unwrap() });
+            yield_now().await;
+            let (spun, done) = oneshot::channel();
+            spawner.spawn(Role::Tick, async move {
+                wake.send(()).unwrap();
+                spin(Duration::from_millis(5));
+                spun.send(()).unwrap();
+            });
+            done.await.unwrap();
+            yield_now().await;
+        });
+        let (spinner, waiter) = (polls(&rows, "tick"), polls(&rows, "effect"));
+        let spun = spinner.iter().max_by_key(|poll| wall(poll)).unwrap();
+        let waited = waiter.iter().max_by_key(|poll| wait(poll)).unwrap();
+        assert!(wall(spun) >= 5 * MS, "{stack}: {spun:?}");
+        assert!(wait(waited) >= 5 * MS && wait(waited) <= wall(spun) + 5 * MS, "{stack}: {waited:?} beside {spun:?}");
+        // What it did not spend on the CPU it waited for one.
+        let (cpu, delay) = (spun.cpu_ns.unwrap(), spun.run_delay_ns.unwrap_or(0));
+        assert!(cpu + delay + 2 * MS >= wall(spun) && cpu >= MS, "{stack}: {spun:?}");
+    }
+}
+
+#[test]
+fn a_queue_of_ready_tasks_makes_the_last_one_wait_for_all() {
+    const TASKS: usize = 100;
+    for stack in Stack::ALL {
+        let (_, rows) = run(stack, None, |spawner| async move {
+            let (all, _) = tokio::sync::broadcast::channel::<()>(1);
+            let (done, mut finished) = tokio::sync::mpsc::channel::<()>(1);
+            for _ in 0..TASKS {
+                let (mut started, done) = (all.subscribe(), done.clone());
+                spawner.spawn(Role::Effect, async move {
+                    started.recv().await.unwrap();
+                    spin(Duration::from_micros(100));
+                    drop(done);
+                });
+            }
+            drop(done);
+            yield_now().await;
+            all.send(()).unwrap();
+            assert!(finished.recv().await.is_none());
+        });
+        // The polls that spun: each task has one.
+        let spun: Vec<_> = polls(&rows, "effect").into_iter().filter(|poll| wall(poll) >= 100_000).collect();
+        assert!(spun.len() >= TASKS, "{stack}: {} polls", spun.len());
+        let all: u64 = spun.iter().map(|poll| wall(poll)).sum();
+        let last = wait(spun.last().unwrap());
+        assert!(last + wall(spun.last().unwrap()) >= all * 9 / 10, "{stack}: {last} of {all}");
+        assert!(spun.iter().map(|poll| wait(poll)).is_sorted(), "{stack}: each waits longer than the one before it");
+        if usage::has_run_delay() {
+            // Besides the polls of others there is only what the thread waited for a CPU between them.
+            let gaps: u64 = rows.iter().filter(|s| s.event == Event::Gap).filter_map(|s| s.run_delay_ns).sum();
+            assert!(last <= all + gaps + 5 * MS, "{stack}: {last} of {all} and {gaps}");
+        }
+    }
+}
+
+#[test]
+fn a_sleep_in_a_blocking_call_is_in_the_call_and_not_in_the_polls() {
+    for stack in Stack::ALL {
+        let (_, rows) = run(stack, None, |spawner: Spawner| async move {
+            let operation = {
+                let _released = Cause::input(&Input::Done { op: OpId(6), result: Err(String::new()) });
+                Operation::queued("sync", 3, OpId(7))
+            };
+            let call = Call::queued(Step::SetLastApplied, 41, 2);
+            let (done, finished) = oneshot::channel();
+            spawner.spawn(Role::Effect, async move {
+                let sleep = || std::thread::sleep(Duration::from_millis(20));
+                let work = move || operation.run_on_pool(|| call.run(sleep).1);
+                let (ran, operation) = spawner.blocking(work).await;
+                ran.resumed();
+                drop(operation.done(Err(String::new())));
+                done.send(()).unwrap();
+            });
+            finished.await.unwrap();
+        });
+        let operation = rows.iter().find(|s| s.event == Event::Op).unwrap();
+        assert_eq!((operation.shard, operation.op, operation.after), (Some(3), Some(7), Some(6)));
+        assert!(wall(operation) >= 20 * MS, "{stack}: {operation:?}");
+        let call = rows.iter().find(|s| s.event == Event::Call).unwrap();
+        assert_eq!((call.name, call.first, call.count), ("set_last_applied", Some(41), Some(2)));
+        assert!(wall(call) >= 20 * MS && wall(call) <= wall(operation), "{stack}: {call:?}");
+        assert!(call.cpu_ns.unwrap() < wall(call) / 4 && call.voluntary.unwrap() >= 1, "{stack}: {call:?}");
+        assert_eq!((call.wal_ns, call.thread_wait_ns), (Some(0), Some(0)), "{stack}: no RocksDB here");
+        assert_ne!(call.thread, polls(&rows, "effect")[0].thread, "{stack}: it ran on the pool");
+        assert!(operation.woken_ns.unwrap() >= operation.finished_ns.unwrap(), "{stack}: {operation:?}");
+        for poll in polls(&rows, "effect") {
+            assert!(wall(poll) < 20 * MS, "{stack}: {poll:?}");
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_on_the_cpu_shows_as_run_delay() {
+    if !usage::has_run_delay() {
+        eprintln!("this kernel has no schedstat: not tested");
+        return;
+    }
+    let cpu = first_cpu();
+    for stack in Stack::ALL {
+        let measure = || {
+            let (_, rows) = run(stack, Some(cpu), |spawner| async move {
+                let (done, finished) = oneshot::channel();
+                spawner.spawn(Role::Tick, async move {
+                    spin_for_cpu_time(20 * MS);
+                    done.send(()).unwrap();
+                });
+                finished.await.unwrap();
+            });
+            let poll = polls(&rows, "tick").into_iter().max_by_key(|poll| wall(poll)).copied().unwrap();
+            (poll.cpu_ns.unwrap(), poll.run_delay_ns.unwrap(), wall(&poll))
+        };
+        let alone = measure();
+        let stop = Arc::new(AtomicBool::new(false));
+        let neighbours: Vec<_> = (0..3)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                std::thread::spawn(move || {
+                    affinity::bind_thread(&[cpu]).unwrap();
+                    while !stop.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                })
+            })
+            .collect();
+        let beside = measure();
+        stop.store(true, Ordering::Relaxed);
+        neighbours.into_iter().for_each(|thread| thread.join().unwrap());
+        // (cpu, run delay, wall)
+        for (cpu, delay, wall) in [alone, beside] {
+            assert!((19 * MS..=25 * MS).contains(&cpu), "{stack}: beside three neighbours {beside:?}, alone {alone:?}");
+            assert!(cpu + delay + wall / 10 + 2 * MS >= wall, "{stack}: {cpu} + {delay} of {wall}");
+        }
+        assert!(beside.1 >= 20 * MS, "{stack}: beside three neighbours {beside:?}, alone {alone:?}");
+    }
+}
+
+#[test]
+fn a_task_within_a_task_leaves_one_row_and_gives_the_time_back() {
+    for stack in Stack::ALL {
+        let (_, rows) = run(stack, None, |spawner| async move {
+            let (done, finished) = oneshot::channel();
+            spawner.spawn(Role::Effect, async move {
+                timed(Role::Raft, async { spin(Duration::from_millis(1)) }).await;
+                spin(Duration::from_millis(1));
+                done.send(()).unwrap();
+            });
+            finished.await.unwrap();
+        });
+        assert!(polls(&rows, "raft").is_empty(), "{stack}: the time would count twice");
+        assert!(wall(polls(&rows, "effect")[0]) >= 2 * MS, "{stack}");
+        assert!(!polls(&rows, "main").is_empty(), "{stack}: polls are noted after it, too");
+    }
+}
+
+#[test]
+fn a_proposals_moments_become_one_row() {
+    let (_, rows) = run(Stack::TokioPinned, None, |spawner: Spawner| async move {
+        let operation = Operation::queued("meta", 0, OpId(1)).carried_by(77);
+        mark(77, Mark::Sent);
+        spawner.blocking(|| (mark(77, Mark::Received), indexed(77, 1234), mark(77, Mark::Proposed))).await;
+        for at in [Mark::Committed, Mark::Answered, Mark::Returned] {
+            mark(77, at);
+        }
+        drop(operation.done(Err(String::new())));
+        mark(78, Mark::Sent);
+    });
+    let proposals: Vec<_> = rows.iter().filter(|s| s.event == Event::Proposal).collect();
+    assert_eq!(proposals.iter().map(|s| s.proposal.unwrap()).collect::<Vec<_>>(), [77, 78]);
+    let (whole, begun) = (proposals[0], proposals[1]);
+    let operation = rows.iter().find(|s| s.event == Event::Op).unwrap();
+    assert_eq!((whole.first, whole.queued_ns, operation.proposal), (Some(1234), operation.queued_ns, Some(77)));
+    let moments = [
+        whole.queued_ns,
+        whole.sent_ns,
+        whole.received_ns,
+        whole.proposed_ns,
+        whole.committed_ns,
+        whole.answered_ns,
+        whole.returned_ns,
+    ];
+    assert!(moments.iter().all(Option::is_some) && moments.is_sorted(), "{whole:?}");
+    assert!(begun.sent_ns.is_some() && begun.returned_ns.is_none() && begun.queued_ns.is_none());
+}
+
+/// By the thread's own clock, so that neighbours make it longer and not shorter.
+fn spin_for_cpu_time(ns: u64) {
+    let reader = usage::UsageReader::of_this_thread();
+    let begin = reader.read().cpu_ns;
+    while reader.read().cpu_ns < begin + ns {
+        std::hint::spin_loop();
+    }
+}
+
+/// One that this process may use.
+fn first_cpu() -> usize {
+    let mask = rustix::thread::sched_getaffinity(None).unwrap();
+    (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| mask.is_set(*cpu)).unwrap()
+}
