@@ -44,7 +44,7 @@ const BLOCKS: u32 = 5;
 const QUICK_BLOCKS: u32 = 3;
 /// Length of the embedded workload, s.
 const SECONDS: u32 = 5;
-const QUICK_SECONDS: u32 = 2;
+const QUICK_SECONDS: u32 = 3;
 /// `mqttx bench conn` at its defaults.
 const CONNECTS_PER_S: f64 = 100.0;
 /// Clients of the burst in each second, 0.4 ms apart: several fall into one proposal's time, and the driver keeps up.

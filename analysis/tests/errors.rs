@@ -7,6 +7,7 @@ mod common;
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array};
 use common::{Spec, write_parquet, write_study};
 use regauge_analysis::Evaluation;
+use regauge_traces::study::STUDY_VERSION;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ fn not_a_study() {
 #[test]
 fn a_newer_version() {
     let text = error_of(|dir| fs::write(dir.join("study.json"), r#"{"version": 7, "shape": "unknown"}"#).unwrap());
-    assert!(text.contains("a study of version 7") && text.contains("up to 1"), "{text}");
+    assert!(text.contains("a study of version 7") && text.contains(&format!("up to {STUDY_VERSION};")), "{text}");
 }
 
 #[test]

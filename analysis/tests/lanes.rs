@@ -256,11 +256,17 @@ fn studies_without_stamps_say_so_and_stay_readable() {
     assert!(evaluation.write_report().is_ok());
     let error = explain(dir.path(), &"slowest".parse().unwrap()).unwrap_err().to_string();
     assert!(error.contains("run without stamps"), "{error}");
-    // A broken file of stamps is an error, not a run without.
-    let run = regauge_traces::study::run_dir(dir.path(), 0, "monoio");
+}
+
+#[test]
+fn a_broken_file_of_stamps_is_an_error_and_no_run_without() {
+    let dir = tempfile::tempdir().unwrap();
+    write_planted(dir.path(), 1, Planted::default(), &[], &[]);
+    assert!(Evaluation::of(dir.path()).is_ok());
+    let run = regauge_traces::study::run_dir(dir.path(), 0, "quiet");
     std::fs::write(run.join("stamps.parquet"), b"PAR1 no PAR1").unwrap();
-    std::fs::write(run.join("connections.parquet"), b"").unwrap();
-    assert!(Evaluation::of(dir.path()).is_err());
+    let error = Evaluation::of(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("arm=quiet/stamps.parquet does not hold stamps"), "{error}");
 }
 
 fn any_stamp() -> impl Strategy<Value = Stamp> {

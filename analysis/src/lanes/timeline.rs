@@ -99,8 +99,8 @@ fn client(
     }
     let ops = operations(run, request, read, reply);
     for (i, op) in ops.iter().enumerate() {
-        // The first op is queued by the very poll that read the packet.
-        operation(run, chain, op, i == 0 && read.is_some());
+        // The first is queued by the very poll that read the packet, unless the session lives on another shard.
+        operation(run, chain, op, i == 0 && read.is_some_and(|read| read.shard == op.shard));
     }
     if let Some(reply) = reply {
         let by = [reply.thread];
@@ -177,45 +177,39 @@ fn operation(run: &Run<'_>, chain: &mut Chain<'_>, op: &Stamp, in_one_poll: bool
         others.map(|(from, to, _)| (*from, *to)).collect()
     };
     chain.must(op.queued_ns);
-    match op.name {
-        "meta" => {
-            let rest = within_poll(run, chain, in_one_poll, op.queued_ns, Lane::Unattributed);
-            chain.gap("handling the packet", op.queued_ns, Some(op.thread), charge, FREE, rest);
-            if let Some(proposal) = op.proposal.and_then(|id| run.proposal(id)) {
-                let broker = if run.is_stealing() { run.broker.as_slice() } else { &by };
-                let in_flight = |from, to| {
-                    let others = run.flights.within(from, to).filter(|(_, _, id)| Some(*id) != op.proposal);
-                    others.map(|(from, to, _)| (*from, *to)).collect()
-                };
-                let charge = Charge { threads: broker, roles: &["batcher"] };
-                chain.must(proposal.sent_ns);
-                chain.gap("in the batcher", proposal.sent_ns, None, charge, in_flight, Lane::Queued);
-                raft(run, chain, proposal, broker);
-            }
-        }
-        _ => {
-            let rest = within_poll(run, chain, in_one_poll, op.queued_ns, Lane::Queued);
-            chain.gap("behind other writes", op.queued_ns, Some(op.thread), charge, other_files, rest);
-            if op.started_ns.is_some() {
-                chain.wait("waiting for a thread", op.started_ns, None, Charge::NOBODY, Lane::Queued);
-                chain.call(file_stage(op.name), op);
-            } else {
-                chain.plain(file_stage(op.name), op.woken_ns, Lane::OtherStorage);
-            }
-        }
+    let thread = Some(op.thread);
+    if op.name == "meta" {
+        let rest = within_poll(run, chain, in_one_poll, op.queued_ns, Lane::Unattributed);
+        chain.gap("handling the packet", op.queued_ns, thread, charge, FREE, rest);
+    } else {
+        let rest = within_poll(run, chain, in_one_poll, op.queued_ns, Lane::Queued);
+        chain.gap("behind other writes", op.queued_ns, thread, charge, other_files, rest);
     }
     let broker = if run.is_stealing() { run.broker.as_slice() } else { &by };
-    let charge = Charge { threads: broker, roles: &["batcher", "rpc_client"] };
-    chain.gap("result on its way", op.woken_ns, None, charge, FREE, Lane::Unattributed);
-    match op.woken_ns {
-        Some(_) => {
-            let charge = Charge { threads: &by, roles: &[] };
-            chain.wait("woken with the result", op.resumed_ns, Some(op.thread), charge, Lane::WokenPolled);
-        }
-        None => {
-            let charge = Charge { threads: &by, roles: &["effect"] };
-            chain.gap("result on its way", op.resumed_ns, Some(op.thread), charge, FREE, Lane::Unattributed);
-        }
+    if let Some(proposal) = op.proposal.and_then(|id| run.proposal(id)) {
+        let in_flight = |from, to| {
+            let others = run.flights.within(from, to).filter(|(_, _, id)| Some(*id) != op.proposal);
+            others.map(|(from, to, _)| (*from, *to)).collect()
+        };
+        let charge = Charge { threads: broker, roles: &["batcher"] };
+        chain.must(proposal.sent_ns);
+        chain.gap("in the batcher", proposal.sent_ns, None, charge, in_flight, Lane::Queued);
+        raft(run, chain, proposal, broker);
+    } else if op.started_ns.is_some() {
+        chain.wait("waiting for a thread", op.started_ns, None, Charge::NOBODY, Lane::Queued);
+        chain.call(file_stage(op.name), op);
+    } else if op.name != "meta" {
+        // A ring does it: nobody knows more than when it was submitted and when the task was woken.
+        chain.plain(file_stage(op.name), op.woken_ns, Lane::OtherStorage);
+    }
+    let on_its_way = Charge { threads: broker, roles: &["batcher", "rpc_client"] };
+    chain.gap("result on its way", op.woken_ns, None, on_its_way, FREE, Lane::Unattributed);
+    if op.woken_ns.is_some() {
+        chain.wait("woken with the result", op.resumed_ns, thread, charge, Lane::WokenPolled);
+    } else {
+        // Done inline: nobody was woken.
+        let rest = within_poll(run, chain, true, op.resumed_ns, Lane::Unattributed);
+        chain.gap("taking the result", op.resumed_ns, thread, charge, FREE, rest);
     }
 }
 
@@ -225,6 +219,7 @@ fn file_stage(name: &str) -> &'static str {
         "sync" => "sync",
         "roll" => "segment roll",
         "read" => "read",
+        "meta" => "session store",
         _ => "operation",
     }
 }
