@@ -159,6 +159,13 @@ impl<N: Native> RaftNode<N> {
         }
     }
 
+    /// Whether all that is in its log has been applied. A follower learns of what it lacks within a heartbeat.
+    pub fn has_applied_its_log(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.last_applied.as_ref().map(|id| id.index) == metrics.last_log_index
+    }
+
     /// Stops the node, and returns once nothing of it calls the store any more. To be called on the node's runtime.
     ///
     /// # Errors

@@ -28,6 +28,9 @@ const GIVE_UP: Duration = Duration::from_secs(20);
 /// How long a cluster may take to choose its first leader.
 const LEADER_LIMIT: Duration = Duration::from_secs(60);
 const LEADER_STEP: Duration = Duration::from_millis(500);
+/// Of [`shell::TICK`]: three heartbeats.
+const SETTLED_STEPS: usize = 6;
+const SETTLE_STEPS_MAX: usize = 100;
 const POLL: Duration = Duration::from_millis(1);
 
 /// What the roles start from: bound and opened before any runtime.
@@ -318,12 +321,28 @@ impl<N: Host> Up<N> {
         }
         if let Some((raft, tasks)) = raft {
             service.until_ended(Phase::ServerEnded).await;
+            if service.membership.peers.len() > 1 {
+                settle::<N>(&raft).await;
+            }
             let failed = raft.failure();
             let stopped = raft.shutdown().await;
             // A node that failed has said why.
             halt_on(failed.map_or(stopped, Err));
             halt_on(tasks.end().await);
         }
+    }
+}
+
+/// Lets a node of several, which may be a follower, learn of and apply what was acknowledged, so that what it has stored
+/// is the state at the end. Longer than some heartbeats; a node that cannot get there ends as it is.
+async fn settle<N: Host>(raft: &RaftNode<N::Native>) {
+    let mut looks = 0;
+    for _ in 0..SETTLE_STEPS_MAX {
+        looks = if raft.has_applied_its_log() { looks + 1 } else { 0 };
+        if looks > SETTLED_STEPS {
+            return;
+        }
+        N::sleep(shell::TICK).await;
     }
 }
 
