@@ -43,6 +43,7 @@ const LOG_FILES: usize = 2;
 
 pub(super) type Db = DBWithThreadMode<MultiThreaded>;
 type KeyValue = (Box<[u8]>, Box<[u8]>);
+type IndexValue = (u64, Box<[u8]>);
 
 /// The databases. Calls may come from any thread.
 pub struct Store {
@@ -222,13 +223,13 @@ impl Store {
 
     /// Entries of the raft log, undecoded: those of `range` that were not purged, in order; fewer once they would have more
     /// than `bytes_max`, but at least one.
-    pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Box<[u8]>)>, String> {
+    pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<IndexValue>, String> {
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
         options.set_iterate_upper_bound(keys::log(range.end));
         let start = keys::log(range.start);
         let from = IteratorMode::From(&start, rocksdb::Direction::Forward);
-        let (mut entries, mut bytes) = (Vec::<(u64, Box<[u8]>)>::new(), 0);
+        let (mut entries, mut bytes) = (Vec::<IndexValue>::new(), 0);
         for entry in self.db.iterator_cf_opt(&self.family(keys::RAFT)?, options, from) {
             let (key, value) = entry.map_err(|error| self.describe("reading from", &error))?;
             let index = keys::index_of(&key).filter(|index| entries.last().is_none_or(|(last, _)| last + 1 == *index));
