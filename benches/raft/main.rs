@@ -1,7 +1,7 @@
 //! client_write/s of the meta-service's core beside a bare openraft loop, one column per runtime.
 //!
-//! Both sides have the same runtime, log store, state machine, store settings and number of clients in a closed loop, in
-//! a fresh directory each. Ours calls `RaftNode::propose` (limits, stamps, errors); the bare loop calls openraft's
+//! Both sides have the same runtime, log store, state machine, store settings and number of clients in a closed loop,
+//! in a fresh directory each. Ours calls `RaftNode::propose` (limits, stamps, errors); the bare loop calls openraft's
 //! `client_write` itself. Rounds are interleaved, and each round takes both sides in the other order than the last. The
 //! ratio is the median of the rounds' ratios, so that a disk that is slow for a while slows both.
 //!

@@ -36,8 +36,8 @@ const SST_BYTES: u64 = 128 << 20;
 /// A cap: it fills with what is read from SST files, which a study hardly makes.
 const CACHE_BYTES: usize = 512 << 20;
 const BACKGROUND_JOBS: i32 = 4;
-/// Ours, not RobustMQ's: by RocksDB's default, four times all memtables, the WAL could grow to 10 GiB on a laptop's disk or
-/// tmpfs, because families that hardly change keep it alive.
+/// Ours, not RobustMQ's: by RocksDB's default, four times all memtables, the WAL could grow to 10 GiB on a laptop's
+/// disk or tmpfs, because families that hardly change keep it alive.
 const WAL_BYTES_MAX: u64 = 1 << 30;
 const LOG_FILES: usize = 2;
 
@@ -221,8 +221,8 @@ impl Store {
         self.get(self.own_db()?, keys::RAFT, &keys::state(state))
     }
 
-    /// Entries of the raft log, undecoded: those of `range` that were not purged, in order; fewer once they would have more
-    /// than `bytes_max`, but at least one.
+    /// Entries of the raft log, undecoded: those of `range` that were not purged, in order; fewer once they would have
+    /// more than `bytes_max`, but at least one.
     pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<IndexValue>, String> {
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
