@@ -1,7 +1,7 @@
 //! client_write/s of the meta-service's core beside a bare openraft loop, one column per runtime.
 //!
-//! Both sides have the same runtime, log store, state machine, store settings and number of clients in a closed loop, in
-//! a fresh directory each. Ours calls `RaftNode::propose` (limits, stamps, errors); the bare loop calls openraft's
+//! Both sides have the same runtime, log store, state machine, store settings and number of clients in a closed loop,
+//! in a fresh directory each. Ours calls `RaftNode::propose` (limits, stamps, errors); the bare loop calls openraft's
 //! `client_write` itself. Rounds are interleaved, and each round takes both sides in the other order than the last. The
 //! ratio is the median of the rounds' ratios, so that a disk that is slow for a while slows both.
 //!
@@ -37,6 +37,19 @@ struct Options {
 enum Side {
     Ours,
     Bare,
+}
+
+/// Proposals per second in each round.
+#[derive(Clone, Default)]
+struct Rates {
+    ours: Vec<f64>,
+    bare: Vec<f64>,
+}
+
+impl Rates {
+    fn ratios(&self) -> Vec<f64> {
+        self.ours.iter().zip(&self.bare).map(|(ours, bare)| ours / bare).collect()
+    }
 }
 
 type Measure = fn(&Options, &Settings, Side) -> Result<f64, String>;
@@ -87,9 +100,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 type Rates = (Vec<f64>, Vec<f64>);
 
 fn table(options: &Options, name: &str, settings: &Settings) -> Result<(), Box<dyn Error>> {
-    let mut rates = vec![(Vec::new(), Vec::new()); RUNTIMES.len()];
+    let mut rates = vec![Rates::default(); RUNTIMES.len()];
     for round in 0..options.rounds {
-        for ((runtime, measure), (ours, bare)) in RUNTIMES.iter().zip(&mut rates) {
+        for ((runtime, measure), Rates { ours, bare }) in RUNTIMES.iter().zip(&mut rates) {
             for side in if round % 2 == 0 { [Side::Ours, Side::Bare] } else { [Side::Bare, Side::Ours] } {
                 let rate = measure(options, settings, side)?;
                 if side == Side::Ours { ours.push(rate) } else { bare.push(rate) }
@@ -103,12 +116,11 @@ fn table(options: &Options, name: &str, settings: &Settings) -> Result<(), Box<d
     let Options { rounds, seconds, clients, .. } = options;
     println!("\nclient_write/s, one node, {name}, {clients} clients, {rounds} rounds of {seconds} s; medians");
     println!("{:<22}{}", "", RUNTIMES.map(|(runtime, _)| format!("{runtime:>14}")).concat());
-    row("ours (propose)", &|(ours, _)| format!("{:.0}", median(ours.clone())));
-    row("bare openraft loop", &|(_, bare)| format!("{:.0}", median(bare.clone())));
-    let ratios = |(ours, bare): &(Vec<f64>, Vec<f64>)| ours.iter().zip(bare).map(|(o, b)| o / b).collect::<Vec<_>>();
-    row("ours ÷ bare", &|rates| format!("{:.3}", median(ratios(rates))));
+    row("ours (propose)", &|rates| format!("{:.0}", median(rates.ours.clone())));
+    row("bare openraft loop", &|rates| format!("{:.0}", median(rates.bare.clone())));
+    row("ours ÷ bare", &|rates| format!("{:.3}", median(rates.ratios())));
     row("  lowest … highest", &|rates| {
-        let all = ratios(rates);
+        let all = rates.ratios();
         let (low, high) = (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(0.0, f64::max));
         format!("{low:.2} … {high:.2}")
     });

@@ -123,12 +123,16 @@ async fn keeps_what_it_acknowledged<N: Native>() {
     }
     // Node 3 comes late: two of three are enough. What they purge meanwhile it must get as a snapshot.
     let leader = board.propose("before").await;
-    let node = board.node(leader);
-    node.openraft().trigger().snapshot().await.unwrap();
-    let built = node.openraft().wait(Some(LIMIT)).metrics(|metrics| metrics.snapshot.is_some(), "a snapshot").await;
-    let covered = built.unwrap().snapshot.unwrap().index;
-    node.openraft().trigger().purge_log(covered).await.unwrap();
-    node.openraft().wait(Some(LIMIT)).metrics(|metrics| metrics.purged.is_some(), "a purge").await.unwrap();
+    let covered = {
+        let node = board.node(leader);
+        node.openraft().trigger().snapshot().await.unwrap();
+        let wait = node.openraft().wait(Some(LIMIT));
+        let built = wait.metrics(|metrics| metrics.snapshot.is_some(), "a snapshot").await.unwrap();
+        let covered = built.snapshot.unwrap().index;
+        node.openraft().trigger().purge_log(covered).await.unwrap();
+        wait.metrics(|metrics| metrics.purged.is_some(), "a purge").await.unwrap();
+        covered
+    };
     board.start(3, &settings, dirs[2].path()).await;
     board
         .node(3)
@@ -147,8 +151,7 @@ async fn keeps_what_it_acknowledged<N: Native>() {
             acknowledged.push(client);
         }
         let leader = board.propose("last words").await;
-        let follower = board.others(leader)[0].clone();
-        let refused = follower.propose(1, vec![open("refused", 0)]).await.unwrap_err();
+        let refused = board.others(leader)[0].propose(1, vec![open("refused", 0)]).await.unwrap_err();
         assert_eq!(refused, ProposeError::NotLeader { leader: Some(member(leader).peers[&leader]) });
         board.kill(leader).await;
         let successor = board.propose("successor").await;

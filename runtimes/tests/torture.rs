@@ -1,8 +1,9 @@
 //! kill -9 while proposals are under way, and a disk that is full: what was acknowledged is there after a restart.
 //!
-//! The node that dies is a process of its own: this test's executable, started again for [`child`] alone. It prints what
-//! was acknowledged; the parent kills it at some moment, opens the store and looks. `TORTURE_ROUNDS` says how often per
-//! stack (`just torture-raft`: 50). A kill leaves the page cache: what a loss of power would take is not tested here.
+//! The node that dies is a process of its own: this test's executable, started again for [`child`] alone. It prints
+//! what was acknowledged; the parent kills it at some moment, opens the store and looks. `TORTURE_ROUNDS` says how
+//! often per stack (`just torture-raft`: 50). A kill leaves the page cache: what a loss of power would take is not
+//! tested here.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod meta;

@@ -2,8 +2,8 @@
 //!
 //! | what | family | key | value |
 //! |---|---|---|---|
-//! | entry | `meta_raft` | `L`, [`SHARD`] as FNV-1a 64, index; both big-endian: 17 B | [`super::types::Entry`], postcard |
-//! | state | `meta_raft` | `S`, [`SHARD`] as FNV-1a 64, a [`State`]: 10 B | log ids as [`log_id_bytes`], others postcard |
+//! | entry | `meta_raft` | `L`, [`SHARD`] as FNV-1a 64, index, big-endian: 17 B | [`super::types::Entry`], postcard |
+//! | state | `meta_raft` | `S`, [`SHARD`] as FNV-1a 64, a [`State`]: 10 B | [`log_id_bytes`], others postcard |
 //! | session | `broker` | [`super::SESSION_PREFIX`] and the client id | JSON |
 //! | snapshot | `meta_data` | `snapshot` | postcard |
 //!
@@ -20,7 +20,8 @@ pub const RAFT: &str = "meta_raft";
 pub const DATA: &str = "meta_data";
 /// Family of the sessions.
 pub const BROKER: &str = "broker";
-/// All families, RobustMQ's. What this broker keeps elsewhere leaves some of them empty; open they cost next to nothing.
+/// All families, RobustMQ's. What this broker keeps elsewhere leaves some of them empty; open they cost next to
+/// nothing.
 pub const FAMILIES: [&str; 5] = [RAFT, DATA, "meta_metadata", BROKER, "storage"];
 /// Where all entries of all shards lie in their family: from, and up to but without.
 pub const LOG_RANGE: (&[u8], &[u8]) = (b"L", b"M");

@@ -2,8 +2,8 @@
 //! its own for each commit, all in the database that the state machine writes to, too.
 //!
 //! Nothing counts before its write has come as deep as the arm says. A write that fails is reported to openraft, which
-//! stops the node for good. What it leaves out: a cache of entries; openraft reads committed entries back to apply them,
-//! as in RobustMQ.
+//! stops the node for good. What it leaves out: a cache of entries; openraft reads committed entries back to apply
+//! them, as in RobustMQ.
 
 use super::keys::{self, State};
 use super::native::Native;

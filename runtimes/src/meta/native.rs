@@ -1,9 +1,9 @@
 //! The runtimes as openraft sees them: one trait over its `AsyncRuntime`, implemented natively for each.
 //!
 //! openraft's own adapters for monoio and compio force its feature `single-threaded` on the whole build, and with it
-//! tokio would lose work stealing. So openraft runs in its Send mode here. Channels and locks are those of `tokio::sync`,
-//! which any executor can drive; tasks, timers and blocking calls are each runtime's own. What a thread-per-core runtime
-//! hands out stays on its thread: [`SendWrapper`] says so to the compiler and checks it.
+//! tokio would lose work stealing. So openraft runs in its Send mode here. Channels and locks are those of
+//! `tokio::sync`, which any executor can drive; tasks, timers and blocking calls are each runtime's own. What a
+//! thread-per-core runtime hands out stays on its thread: [`SendWrapper`] says so to the compiler and checks it.
 //!
 //! What this leaves out: sockets and files.
 
@@ -249,7 +249,8 @@ impl AsyncRuntime for TokioNative {
     }
 }
 
-/// openraft's view of a thread-per-core runtime: everything but the spawning, the timer and the runtime itself is equal.
+/// openraft's view of a thread-per-core runtime: everything but the spawning, the timer and the runtime itself is
+/// equal.
 macro_rules! thread_per_core {
     ($native:ty, spawn: $spawn:expr, sleep: $sleep:expr, run: $run:expr) => {
         impl AsyncRuntime for $native {

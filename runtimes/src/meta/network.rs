@@ -26,8 +26,8 @@ use std::time::Duration;
 /// The largest message between nodes, bytes; a transport must let it pass.
 pub const MESSAGE_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + READ_BYTES_MAX + PROPOSAL_BYTES_MAX;
 
-/// How long an answer may take at least. openraft asks for less (a heartbeat's interval), and a follower that syncs to a
-/// slow disk would then be sent the same entries again and again.
+/// How long an answer may take at least. openraft asks for less (a heartbeat's interval), and a follower that syncs to
+/// a slow disk would then be sent the same entries again and again.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Makes the ways to other nodes.

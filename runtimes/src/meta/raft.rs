@@ -1,8 +1,8 @@
 //! One node of the meta-service: openraft over this crate's log store, state machine and transport.
 //!
-//! It is started, used and shut down by tasks of its own runtime; [`Core::propose`] and [`Core::raft`] may be awaited on
-//! any. A node that cannot write stops: proposals fail from then on, and [`RaftNode::failure`] says why. What it leaves
-//! out: changes of membership, and gRPC.
+//! It is started, used and shut down by tasks of its own runtime; [`Core::propose`] and [`Core::raft`] may be awaited
+//! on any. A node that cannot write stops: proposals fail from then on, and [`RaftNode::failure`] says why. What it
+//! leaves out: changes of membership, and gRPC.
 
 use super::api::{Core, ProposeError, RaftRpc, Transport};
 use super::log_store::LogStore;
@@ -147,8 +147,8 @@ impl<N: Native> RaftNode<N> {
         leader.ok_or_else(|| "no node of the meta-service leads".to_owned())
     }
 
-    /// Why the node has stopped by itself, if it has: it could not write, or it panicked. Its owner looks here as often as
-    /// it lets time pass, and halts the run.
+    /// Why the node has stopped by itself, if it has: it could not write, or it panicked. Its owner looks here as often
+    /// as it lets time pass, and halts the run.
     pub fn failure(&self) -> Option<String> {
         if let Some(failure) = self.store.failure() {
             return Some(failure);

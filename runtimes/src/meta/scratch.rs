@@ -25,7 +25,7 @@ impl Scratch {
     /// Makes one, after removing those of processes that are gone.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`] when /dev/shm is not in memory or cannot be written.
+    /// [`StoreError::NoMemory`] when /dev/shm is not in memory or cannot be written.
     pub fn make() -> Result<Scratch, StoreError> {
         Scratch::make_in(Path::new(MEMORY))
     }

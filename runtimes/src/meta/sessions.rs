@@ -42,8 +42,8 @@ pub fn decide(
     Ok((changes, replies))
 }
 
-/// Whether a stored session still exists at `unix_s`. A session that ends with its connection (expiry 0) never does. One
-/// without a time of leaving was connected when the node ended; when its client left is unknown, so it lives on.
+/// Whether a stored session still exists at `unix_s`. A session that ends with its connection (expiry 0) never does.
+/// One without a time of leaving was connected when the node ended; when its client left is unknown, so it lives on.
 fn lives_on(record: &SessionRecord, unix_s: u64) -> bool {
     match (record.expiry_s, record.left_unix_s) {
         (0, _) => false,

@@ -47,8 +47,8 @@ impl StoredView {
     /// The sessions as they are now.
     pub fn new(store: &Arc<Store>) -> StoredView {
         let store = Arc::clone(store);
-        // SAFETY: the database lives in the allocation that `store` keeps alive, never moves in it, and is dropped after
-        // the snapshot, whose field comes first. The reference does not leave this type.
+        // SAFETY: the database lives in the allocation that `store` keeps alive, never moves in it, and is dropped
+        // after the snapshot, whose field comes first. The reference does not leave this type.
         let db: &'static Db = unsafe { &*std::ptr::from_ref(store.db()) };
         StoredView { snapshot: db.snapshot(), store }
     }
@@ -151,8 +151,8 @@ pub fn sessions(data: &[u8]) -> Result<Vec<SessionRecord>, String> {
     postcard::from_bytes(data).map_err(|error| format!("the sessions of a snapshot cannot be decoded: {error}"))
 }
 
-/// Stores a snapshot of another node. With `replaced` these become the stored sessions, with what is applied, all in one
-/// write.
+/// Stores a snapshot of another node. With `replaced` these become the stored sessions, with what is applied, all in
+/// one write.
 ///
 /// # Errors
 /// When it cannot be written.

@@ -238,8 +238,8 @@ fn applied_of<N: Native>(rocks: &Rocks<N>, covered: Option<LogId>) -> Result<Opt
         return Ok(with_sessions);
     }
     let own = decode(rocks.store().own_state(State::Applied)?)?;
-    // Unsynced, the two databases may have come differently far when the machine lost power: then only what the snapshot
-    // covers is sure, and the entries after it are applied again.
+    // Unsynced, the two databases may have come differently far when the machine lost power: then only what the
+    // snapshot covers is sure, and the entries after it are applied again.
     let sure = if rocks.state_depth() == Depth::Disk { own } else { own.min(covered) };
     Ok(sure.max(with_sessions))
 }

@@ -36,13 +36,14 @@ const SST_BYTES: u64 = 128 << 20;
 /// A cap: it fills with what is read from SST files, which a study hardly makes.
 const CACHE_BYTES: usize = 512 << 20;
 const BACKGROUND_JOBS: i32 = 4;
-/// Ours, not RobustMQ's: by RocksDB's default, four times all memtables, the WAL could grow to 10 GiB on a laptop's disk or
-/// tmpfs, because families that hardly change keep it alive.
+/// Ours, not RobustMQ's: by RocksDB's default, four times all memtables, the WAL could grow to 10 GiB on a laptop's
+/// disk or tmpfs, because families that hardly change keep it alive.
 const WAL_BYTES_MAX: u64 = 1 << 30;
 const LOG_FILES: usize = 2;
 
 pub(super) type Db = DBWithThreadMode<MultiThreaded>;
 type KeyValue = (Box<[u8]>, Box<[u8]>);
+type IndexValue = (u64, Box<[u8]>);
 
 /// The databases. Calls may come from any thread.
 pub struct Store {
@@ -101,9 +102,6 @@ pub enum StoreError {
         reason: String,
     },
 }
-
-/// An entry of the raft log as stored: its index and its bytes.
-type Encoded = (u64, Box<[u8]>);
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -223,15 +221,15 @@ impl Store {
         self.get(self.own_db()?, keys::RAFT, &keys::state(state))
     }
 
-    /// Entries of the raft log, undecoded: those of `range` that were not purged, in order; fewer once they would have more
-    /// than `bytes_max`, but at least one.
-    pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Encoded>, String> {
+    /// Entries of the raft log, undecoded: those of `range` that were not purged, in order; fewer once they would have
+    /// more than `bytes_max`, but at least one.
+    pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<IndexValue>, String> {
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
         options.set_iterate_upper_bound(keys::log(range.end));
         let start = keys::log(range.start);
         let from = IteratorMode::From(&start, rocksdb::Direction::Forward);
-        let (mut entries, mut bytes) = (Vec::<(u64, Box<[u8]>)>::new(), 0);
+        let (mut entries, mut bytes) = (Vec::<IndexValue>::new(), 0);
         for entry in self.db.iterator_cf_opt(&self.family(keys::RAFT)?, options, from) {
             let (key, value) = entry.map_err(|error| self.describe("reading from", &error))?;
             let index = keys::index_of(&key).filter(|index| entries.last().is_none_or(|(last, _)| last + 1 == *index));

@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 use regauge_runtimes::broker::effect::{MetaCall, SessionRecord};
-use regauge_runtimes::meta::Store;
 use regauge_runtimes::meta::api::{Core, RaftRpc, Transport};
 use regauge_runtimes::meta::native::Native;
 use regauge_runtimes::meta::network::Alone;
 use regauge_runtimes::meta::raft::{Membership, RaftNode};
+use regauge_runtimes::meta::{Store, StoreError};
 use regauge_runtimes::settings::Settings;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -94,7 +94,13 @@ impl<N: Native> Transport for Line<N> {
 impl<N: Native> Switchboard<N> {
     /// Starts a node.
     pub async fn start(&self, id: u64, settings: &Settings, dir: &Path) {
-        let store = Arc::new(Store::open_for(&dir.join("meta"), settings).unwrap());
+        // A message to the node that was here before may still be ending.
+        let store = loop {
+            match Store::open_for(&dir.join("meta"), settings) {
+                Err(StoreError::Locked { .. }) => N::sleep(Duration::from_millis(10)).await,
+                opened => break Arc::new(opened.unwrap()),
+            }
+        };
         let line = Line { nodes: Arc::clone(&self.nodes), from: id };
         let node = RaftNode::<N>::start(&member(id), settings, store, line, || {}).await.unwrap();
         self.nodes.lock().unwrap().insert(id, node);
