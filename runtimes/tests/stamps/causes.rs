@@ -7,7 +7,7 @@ use regauge_runtimes::{
     affinity,
     broker::effect::{Input, OpId},
 };
-use regauge_traces::stamps::Event;
+use regauge_traces::stamps::{Event, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn a_task_that_spins_makes_others_wait_for_their_poll() {
             let (spun, done) = oneshot::channel();
             spawner.spawn(Role::Tick, async move {
                 wake.send(()).unwrap();
-                spin(Duration::from_millis(5));
+                spin_for_cpu_time(5 * MS);
                 spun.send(()).unwrap();
             });
             done.await.unwrap();
@@ -35,10 +35,13 @@ fn a_task_that_spins_makes_others_wait_for_their_poll() {
         let spun = spinner.iter().max_by_key(|poll| wall(poll)).unwrap();
         let waited = waiter.iter().max_by_key(|poll| wait(poll)).unwrap();
         assert!(wall(spun) >= 5 * MS, "{stack}: {spun:?}");
-        assert!(wait(waited) >= 5 * MS && wait(waited) <= wall(spun) + 5 * MS, "{stack}: {waited:?} beside {spun:?}");
-        // What it did not spend on the CPU it waited for one.
-        let (cpu, delay) = (spun.cpu_ns.unwrap(), spun.run_delay_ns.unwrap_or(0));
-        assert!(cpu + delay + 2 * MS >= wall(spun) && cpu >= MS, "{stack}: {spun:?}");
+        assert!(wait(waited) >= 5 * MS, "{stack}: {waited:?} beside {spun:?}");
+        // Of its time up to a millisecond may be taken for that of polls just before it.
+        assert!(spun.cpu_ns.unwrap() >= 4 * MS, "{stack}: {spun:?}");
+        if usage::has_run_delay() {
+            // Besides the spin there is only what the thread waited for a CPU, in the poll and after it.
+            assert!(wait(waited) <= wall(spun) + gaps(&rows) + 5 * MS, "{stack}: {waited:?} beside {spun:?}");
+        }
     }
 }
 
@@ -71,8 +74,7 @@ fn a_queue_of_ready_tasks_makes_the_last_one_wait_for_all() {
         assert!(spun.iter().map(|poll| wait(poll)).is_sorted(), "{stack}: each waits longer than the one before it");
         if usage::has_run_delay() {
             // Besides the polls of others there is only what the thread waited for a CPU between them.
-            let gaps: u64 = rows.iter().filter(|s| s.event == Event::Gap).filter_map(|s| s.run_delay_ns).sum();
-            assert!(last <= all + gaps + 5 * MS, "{stack}: {last} of {all} and {gaps}");
+            assert!(last <= all + gaps(&rows) + 5 * MS, "{stack}: {last} of {all} and {}", gaps(&rows));
         }
     }
 }
@@ -204,6 +206,11 @@ fn a_proposals_moments_become_one_row() {
     ];
     assert!(moments.iter().all(Option::is_some) && moments.is_sorted(), "{whole:?}");
     assert!(begun.sent_ns.is_some() && begun.returned_ns.is_none() && begun.queued_ns.is_none());
+}
+
+/// What threads waited for a CPU between polls, ns.
+fn gaps(rows: &[Stamp]) -> u64 {
+    rows.iter().filter(|s| s.event == Event::Gap).filter_map(|s| s.run_delay_ns).sum()
 }
 
 /// By the thread's own clock, so that neighbours make it longer and not shorter.
