@@ -220,7 +220,9 @@ pub fn run(args: Args) -> Result<()> {
 /// Records this process's own steps.
 fn record_steps(out: PathBuf, key_file: Option<&Path>) -> Result<Recording> {
     let key = key_file.map(RedactionKey::from_file).transpose().context("cannot use the redaction key")?;
-    let options = LayerOptions { key, ..LayerOptions::new(out) };
+    // openraft has spans of its own, one of them called `apply` too.
+    let targets = vec!["regauge_runtimes::spans".to_owned()];
+    let options = LayerOptions { key, targets, ..LayerOptions::new(out) };
     options.record().context("cannot record the broker's steps")
 }
 

@@ -99,7 +99,8 @@ pub(crate) fn run(
     }
     let runtime = builder.thread_name("tokio-worker").build().map_err(cannot)?;
     let service = Service::<Tokio>::start(node, seat)?;
-    let main = runtime.spawn(shard_main(Arc::clone(node), Arc::clone(&service), seeds, listeners));
+    let main =
+        runtime.spawn(stamps::timed(Role::Main, shard_main(Arc::clone(node), Arc::clone(&service), seeds, listeners)));
     if node.wait_until_up(1) {
         ready();
     }
