@@ -108,6 +108,9 @@ pub struct Support {
     pub episodes: f64,
     /// The largest share of exceedances that one block holds; 0 without exceedances.
     pub largest_block_share: f64,
+    /// Without the driver's own lateness the percentile would be lower by more than a tenth in some block (the driver's
+    /// `lag_refuses_above`): whatever its episodes, it is refused.
+    pub driver_owned: bool,
 }
 
 /// How far a percentile may be trusted.
@@ -118,7 +121,7 @@ pub enum Confidence {
     Fine,
     /// Shown, with a warning.
     Low,
-    /// Fewer than [`EPISODES_REFUSED`] episodes: no number.
+    /// Fewer than [`EPISODES_REFUSED`] episodes, or the driver's own lateness: no number.
     Refused,
 }
 
@@ -135,12 +138,13 @@ impl Support {
             exceedances,
             episodes: by_block.min(chained),
             largest_block_share: if exceedances == 0 { 0.0 } else { largest as f64 / exceedances as f64 },
+            driver_owned: false,
         }
     }
 
     /// Fine, low or refused.
     pub fn confidence(&self) -> Confidence {
-        if self.episodes < EPISODES_REFUSED {
+        if self.driver_owned || self.episodes < EPISODES_REFUSED {
             Confidence::Refused
         } else if self.episodes < EPISODES_FINE {
             Confidence::Low
@@ -269,10 +273,17 @@ mod tests {
 
     #[test]
     fn needed_samples_follow_the_rate() {
-        let support = Support { samples: 600_000, exceedances: 60, episodes: 11.0, largest_block_share: 0.2 };
+        let support = Support {
+            samples: 600_000,
+            exceedances: 60,
+            episodes: 11.0,
+            largest_block_share: 0.2,
+            driver_owned: false,
+        };
         assert_eq!(support.confidence(), Confidence::Refused);
         assert_eq!(support.samples_needed(999_900), 2_727_273);
         assert_eq!(Support { episodes: 20.0, ..support }.confidence(), Confidence::Low);
         assert_eq!(Support { episodes: 50.0, ..support }.confidence(), Confidence::Fine);
+        assert_eq!(Support { episodes: 50.0, driver_owned: true, ..support }.confidence(), Confidence::Refused);
     }
 }

@@ -9,6 +9,7 @@ use crate::error::AnalysisError;
 use crate::load::Study;
 use crate::samples::{Metric, RunSamples, read_histograms, read_requests};
 use crate::windows::Windows;
+use regauge_traces::study::RunRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The step that stands for all roots with a reply, pooled.
@@ -140,8 +141,25 @@ fn gather_arm(
         walk(&mut cells, block, &samples);
     }
     arm.windows.close();
-    arm.support = cells.into_iter().map(|open| (open.cell, Support::of(&open.tails))).collect();
+    let driver_stands = driver_stands(study, name);
+    let support = |open: OpenCell| {
+        let limit = open.cell.blocks.iter().filter_map(|block| driver_stands.get(block)).min();
+        let driver_owned = open.cell.metric == Metric::Latency && limit.is_some_and(|limit| open.cell.ppm > *limit);
+        let support = Support { driver_owned, ..Support::of(&open.tails) };
+        (open.cell, support)
+    };
+    arm.support = cells.into_iter().map(support).collect();
     Ok(arm)
+}
+
+/// Per block, the highest percentile (ppm) that the driver's own lateness does not own, as its record says. Studies from
+/// before it was recorded have none.
+fn driver_stands(study: &Study, arm: &str) -> BTreeMap<u32, u64> {
+    let of = |run: &RunRecord| {
+        let percentile = run.driver.get("lag_refuses_above")?.as_f64().unwrap_or(0.0);
+        Some((run.block, (percentile * 10_000.0).round() as u64))
+    };
+    study.runs_of(arm).filter(|run| run.valid).filter_map(of).collect()
 }
 
 /// Histograms of every block by step and metric, with the pooled step added.

@@ -23,6 +23,8 @@ pub struct Refusal {
     pub samples: u64,
     /// Samples that would be needed: at the rate seen, or at the very least where no exceedance was seen.
     pub needed: u64,
+    /// Refused because the driver's own lateness may be what stands there: more samples do not help.
+    pub driver_owned: bool,
 }
 
 impl Refusal {
@@ -33,11 +35,15 @@ impl Refusal {
             exceedances: support.exceedances,
             samples: support.samples,
             needed: support.samples_needed(ppm),
+            driver_owned: support.driver_owned,
         })
     }
 
     /// What it would take, in words: `about 188 thousand samples`.
     pub fn need(&self) -> String {
+        if self.driver_owned {
+            return "a driver that is on time".to_owned();
+        }
         let how = if self.exceedances == 0 { "at least" } else { "about" };
         format!("{how} {} samples", rough_count(self.needed))
     }

@@ -173,7 +173,11 @@ fn refusals(analysis: &Analysis) -> Vec<String> {
     for percentile in PERCENTILES {
         for arm in &analysis.arms {
             let Some(refusal) = arm.refused.get(percentile.key) else { continue };
-            let need = format!("it takes {}, and there are {}", refusal.need(), rough_count(refusal.samples));
+            let need = if refusal.driver_owned {
+                format!("the driver's own lateness may stand there, so it takes {}", refusal.need())
+            } else {
+                format!("it takes {}, and there are {}", refusal.need(), rough_count(refusal.samples))
+            };
             let largest = arm.max_ns.map(|ns| format!("; the largest was {}", time(ns as f64))).unwrap_or_default();
             notes.push(format!(
                 "{} of {}: {} in {} independent episodes; {need}{largest}.",
