@@ -50,7 +50,7 @@ pub(super) fn timeline(run: &Run<'_>, request: &Request) -> Option<Timeline> {
     let mut seen = Seen::default();
     if request.step == "raft_proposal" {
         let proposal = run.proposal(request.op_id)?;
-        chain.plain("waiting to be sent", sent, Lane::DriverLag);
+        chain.plain("waiting to be sent", no_later(sent, proposal.received_ns), Lane::DriverLag);
         seen.server = proposal.received_ns.zip(proposal.answered_ns);
         raft(run, &mut chain, proposal, &run.server);
         chain.finish("reply", Charge { threads: &run.server, roles: &["rpc_server"] }, Lane::Network);
@@ -59,7 +59,8 @@ pub(super) fn timeline(run: &Run<'_>, request: &Request) -> Option<Timeline> {
         if read.is_none() && reply.is_none() {
             return None;
         }
-        chain.plain("waiting to be sent", sent, Lane::DriverLag);
+        let read_ns = read.and_then(|read| read.woken_ns.or(read.started_ns).or(read.resumed_ns));
+        chain.plain("waiting to be sent", no_later(sent, read_ns), Lane::DriverLag);
         client(run, &mut chain, request, read, reply, &mut seen);
     }
     let mut lanes = Lanes::default();
@@ -75,6 +76,12 @@ pub(super) fn timeline(run: &Run<'_>, request: &Request) -> Option<Timeline> {
         server_ns: length(seen.server),
         session_ns: length(seen.session),
     })
+}
+
+/// When a request was sent. The driver looks at its clock after the system call, and may lose its CPU in between: then
+/// the server has the bytes before the driver says that they were sent, and the server's word is nearer the truth.
+fn no_later(sent: Option<u64>, arrived: Option<u64>) -> Option<u64> {
+    sent.map(|sent| arrived.map_or(sent, |arrived| sent.min(arrived)))
 }
 
 /// What is noted on the way.
