@@ -96,9 +96,6 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Proposals per second in each round: ours, and the bare loop's.
-type Rates = (Vec<f64>, Vec<f64>);
-
 fn table(options: &Options, name: &str, settings: &Settings) -> Result<(), Box<dyn Error>> {
     let mut rates = vec![Rates::default(); RUNTIMES.len()];
     for round in 0..options.rounds {
