@@ -80,7 +80,7 @@ pub(crate) fn run(
     seeds: Vec<ShardSeed>,
     listeners: Vec<net::TcpListener>,
     seat: Seat,
-    ready: impl FnOnce(),
+    ready: Box<dyn FnOnce() + '_>,
 ) -> Result<ShellReport, ServeError> {
     iowq::require(node)?;
     let (senders, receivers): (Vec<_>, Vec<_>) = seeds.iter().map(|_| flume::unbounded()).unzip();

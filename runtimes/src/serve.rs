@@ -23,6 +23,15 @@ use std::sync::Arc;
 /// When the stack cannot start as asked for, or when the broker halted because it could not write. What was
 /// acknowledged before stays written.
 pub fn serve(config: ServeConfig, stop: Stop, ready: impl FnOnce(Ready) + Send) -> Result<ServerRecord, ServeError> {
+    // A type of its own per caller would compile every runtime, openraft and HTTP/2 again in each caller's crate.
+    serve_until(config, stop, Box::new(ready))
+}
+
+fn serve_until(
+    config: ServeConfig,
+    stop: Stop,
+    ready: Box<dyn FnOnce(Ready) + Send + '_>,
+) -> Result<ServerRecord, ServeError> {
     let ServeConfig { stack, settings, listen, meta_listen, data, stamps, program } = config;
     check::check(stack, &settings)?;
     attest::raise_open_files();
@@ -58,7 +67,7 @@ pub fn serve(config: ServeConfig, stop: Stop, ready: impl FnOnce(Ready) + Send) 
     let cluster = Cluster::start(&node, meta, &data, program.as_deref())?;
     let seat = Seat { inbox: Some(inbox), listener, store, membership: cluster.membership() };
     let neighbours = Neighbours::start(&node);
-    let ready = || ready(Ready { mqtt, meta });
+    let ready = Box::new(|| ready(Ready { mqtt, meta }));
     let report = match stack {
         Stack::TokioShared => crate::tokio_shared::run(&node, seeds, listeners, seat, ready),
         Stack::TokioPinned => crate::tokio_pinned::run(&node, seeds, listeners, seat, ready),

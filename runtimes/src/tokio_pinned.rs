@@ -89,7 +89,7 @@ pub(crate) fn run(
     seeds: Vec<ShardSeed>,
     listeners: Vec<net::TcpListener>,
     seat: Seat,
-    ready: impl FnOnce(),
+    ready: Box<dyn FnOnce() + '_>,
 ) -> Result<ShellReport, ServeError> {
     let (senders, receivers): (Vec<_>, Vec<_>) = seeds.iter().map(|_| unbounded_channel()).unzip();
     let service = Service::<Tokio>::start(node, seat)?;

@@ -88,7 +88,7 @@ pub(crate) fn run(
     seeds: Vec<ShardSeed>,
     listeners: Vec<net::TcpListener>,
     seat: Seat,
-    ready: impl FnOnce(),
+    ready: Box<dyn FnOnce() + '_>,
 ) -> Result<ShellReport, ServeError> {
     let cannot = |error: io::Error| node.runtime_error(error.to_string());
     // Workers and blocking threads inherit the CPUs of the process.

@@ -56,6 +56,18 @@ pub fn serve_meta(
     peers: impl FnOnce(SocketAddr) -> Result<BTreeMap<u64, SocketAddr>, String>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<MetaRecord, ServeError> {
+    // As in `serve`: compiled once.
+    serve_until(config, stop, Box::new(peers), Box::new(ready))
+}
+
+type Peers<'a> = Box<dyn FnOnce(SocketAddr) -> Result<BTreeMap<u64, SocketAddr>, String> + 'a>;
+
+fn serve_until(
+    config: MetaConfig,
+    stop: Stop,
+    peers: Peers<'_>,
+    ready: Box<dyn FnOnce(SocketAddr) + '_>,
+) -> Result<MetaRecord, ServeError> {
     let MetaConfig { stack, settings, id, listen, data } = config;
     check::check(stack, &settings)?;
     attest::raise_open_files();
@@ -70,7 +82,7 @@ pub fn serve_meta(
     let (no_broker, _nobody_asks) = batcher::channel(1);
     let node = Arc::new(Node::new(stack, settings, Layout::new(&data), no_broker, stop));
     let seat = Seat { inbox: None, listener, store, membership: Membership { id, peers } };
-    let ready = || ready(addr);
+    let ready = Box::new(|| ready(addr));
     let ended = match stack {
         Stack::TokioShared | Stack::TokioPinned => run::<Tokio>(&node, seat, ready),
         Stack::Monoio => run::<Monoio>(&node, seat, ready),
@@ -83,7 +95,7 @@ pub fn serve_meta(
     Ok(MetaRecord { id, sessions: sessions.len() as u64, roles })
 }
 
-fn run<N: Host>(node: &Arc<Node>, seat: Seat, ready: impl FnOnce()) -> Result<Ended, ServeError> {
+fn run<N: Host>(node: &Arc<Node>, seat: Seat, ready: Box<dyn FnOnce() + '_>) -> Result<Ended, ServeError> {
     let workers = match node.stack.needs_uring() {
         true => {
             iowq::require(node)?;
