@@ -3,7 +3,7 @@
 use crate::arms::list;
 use crate::host::cpu::parse_list;
 use regauge_runtimes::attest::Attestation;
-use regauge_runtimes::settings::{Settings, Stack};
+use regauge_runtimes::settings::{Roles, Settings, Stack};
 use regauge_traces::study::{ArmRecord, Gate, LayoutRecord};
 use serde::Deserialize;
 use serde_json::Value;
@@ -54,6 +54,12 @@ fn deviations(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Result<
         let used = attested.get(name).map_or("unattested".to_owned(), word);
         expect(name, used, settings.get(name).map_or(String::new(), word));
     }
+    let beside = match asked.roles {
+        Roles::One => 0,
+        Roles::MetaApart => 1,
+        Roles::Three => 2,
+    };
+    expect("runtimes beside the connections':", used.role_runtimes.len().to_string(), beside.to_string());
     for runtime in &used.role_runtimes {
         expect(
             &format!("threads of the {} runtime:", runtime.role),

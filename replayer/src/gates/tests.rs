@@ -171,7 +171,7 @@ fn each_deviation_from_the_arm_fails_the_attestation_and_is_named() {
     }
     let mut silent = server();
     silent["attestation"].as_object_mut().unwrap().remove("nodes");
-    assert!(sentences(&judge(&driver(), &silent, &surroundings()))[0].contains("nodes unattested instead of 1"));
+    assert!(sentences(&judge(&driver(), &silent, &surroundings()))[0].contains("missing field `nodes`"));
     // Two shards share 31 threads as 15 + 15 or 15 + 16: a remainder is no deviation.
     let mut server = server();
     server["attestation"]["blocking_threads"] = json!(31);
