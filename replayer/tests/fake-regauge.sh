@@ -53,9 +53,9 @@ if [ "$verb" = serve ]; then
     echo "{\"stopped\":{\"attestation\":{\"stack\":\"$stack\",\"back_end\":\"$back_end\",\"rings\":1,\"epolls\":1,\
 \"threads\":[$threads],\"blocking_threads\":$(field "$settings" blocking_threads),\"iowq_bounded\":$iowq,\
 \"ring_entries\":$ring,\"durability\":\"$(field "$settings" durability)\",\
-\"placement\":\"$(field "$settings" placement)\",\"files\":\"$(field "$settings" files)\",\"kernel\":\"fake\",\
+\"placement\":\"$(field "$settings" placement)\",\"files\":\"$(field "$settings" files)\",\"kernel\":\"fake\",\"role_runtimes\":[],\
 $(for name in roles raft_sync last_applied meta_store; do printf '"%s":"%s",' $name "$(field "$settings" $name)"; done)\
-$(for name in role_threads eager_handoff neighbours durable_sessions session_batch; do
+$(for name in eager_handoff neighbours durable_sessions session_batch; do
     printf '"%s":%s,' $name "$(field "$settings" $name)"
 done)\"nodes\":$(field "$settings" nodes)},\
 \"digest\":{\"meta\":\"$meta\",\"segments\":\"$segments\",\"records\":7,\"sessions\":2},\"counters\":{}}}"
