@@ -122,7 +122,7 @@ fn open(span: &Span, name: &str, call: usize, length: usize) -> Call {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use proptest::prelude::*;
     use regauge_traces::Kind;
