@@ -14,8 +14,9 @@ use super::types::LogId;
 use crate::broker::effect::{MetaCall, MetaReply, SessionRecord};
 use crate::settings::{LastApplied, MetaStore, Settings};
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
-    ErrorKind, IteratorMode, MultiThreaded, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, ErrorKind, IteratorMode, MultiThreaded, Options, ReadOptions, SliceTransform, WriteBatch,
+    WriteOptions,
 };
 use std::fmt;
 use std::ops::Range;
@@ -334,6 +335,9 @@ fn open_db(path: &Path, families: &[&str]) -> Result<Db, StoreError> {
     options.create_missing_column_families(true);
     options.set_max_background_jobs(BACKGROUND_JOBS);
     options.set_enable_pipelined_write(true);
+    // RocksDB's default ends the replay of a damaged WAL where the damage is and opens without what follows: whatever was
+    // acknowledged there would be lost in silence. A write that a crash cut off at the very end is still forgiven.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_keep_log_file_num(LOG_FILES);
     let families = families.iter().map(|family| ColumnFamilyDescriptor::new(*family, family_options(&cache)));

@@ -131,9 +131,10 @@ pub fn this_thread(role: &'static str) {
     }
 }
 
-/// A thread that makes blocking calls is the pool's, unless it has said otherwise.
+/// A thread that makes blocking calls is the pool's, unless it has said otherwise or makes them within a task.
 pub(super) fn this_is_blocking() {
-    with_thread("blocking", |_, _| {});
+    let role = if current_poll() == (0, 0) { "blocking" } else { "broker" };
+    with_thread(role, |_, _| {});
 }
 
 /// Calls `work` with this thread as the collector sees it; not at all while the thread ends.

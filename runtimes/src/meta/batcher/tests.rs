@@ -7,13 +7,16 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// A proposal's id and its clients.
+type Proposed = (u64, Vec<String>);
+
 /// Notes what is proposed, answers with the client's name, and fails every `fails`-th proposal.
 #[derive(Clone, Default)]
 struct Fake {
     fails: usize,
     under_way: Arc<AtomicUsize>,
     most_under_way: Arc<AtomicUsize>,
-    proposed: Arc<Mutex<Vec<(u64, Vec<String>)>>>,
+    proposed: Arc<Mutex<Vec<Proposed>>>,
     gate: Option<Arc<tokio::sync::Semaphore>>,
 }
 
