@@ -20,7 +20,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -129,10 +129,15 @@ fn measure<N: Native>(options: &Options, settings: &Settings, side: Side) -> Res
     let dir = tempfile::tempdir_in(&options.dir).map_err(|error| format!("{}: {error}", options.dir.display()))?;
     N::default().block_on(async {
         let node = start::<N>(settings, dir.path()).await?;
-        let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        // Clients look at the clock themselves: monoio fires no timer while tasks are ready without a pause, so a sleep that
+        // ends the round would never end.
+        let done = Arc::new(AtomicU64::new(0));
+        let began = Instant::now();
+        // The first part warms memtables and caches up.
+        let (from, to) = (options.seconds / 5.0, options.seconds * 1.2);
         let (ended, mut end) = mpsc::channel(1);
         for client in 0..options.clients {
-            let (node, done, stop, ended) = (node.clone(), Arc::clone(&done), Arc::clone(&stop), ended.clone());
+            let (node, done, ended) = (node.clone(), Arc::clone(&done), ended.clone());
             N::start(Role::Raft, async move {
                 for n in 0u64.. {
                     let call = open(format!("client-{client}-{}", n % 1024));
@@ -143,26 +148,21 @@ fn measure<N: Native>(options: &Options, settings: &Settings, side: Side) -> Res
                             written.map(drop).map_err(|error| error.to_string())
                         }
                     };
-                    if answered.is_err() || stop.load(Ordering::Relaxed) {
+                    let now = began.elapsed().as_secs_f64();
+                    if answered.is_err() || now >= to {
                         let _the_bench_ended = ended.send(answered).await;
                         return;
                     }
-                    done.fetch_add(1, Ordering::Relaxed);
+                    done.fetch_add(u64::from(now >= from), Ordering::Relaxed);
                 }
             });
         }
         drop(ended);
-        // The first part warms memtables and caches up.
-        N::sleep(Duration::from_secs_f64(options.seconds / 5.0)).await;
-        let (began, before) = (Instant::now(), done.load(Ordering::Relaxed));
-        N::sleep(Duration::from_secs_f64(options.seconds)).await;
-        let rate = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Relaxed);
         while let Some(answered) = end.recv().await {
             answered?;
         }
         node.shutdown().await?;
-        Ok(rate)
+        Ok(done.load(Ordering::Relaxed) as f64 / options.seconds)
     })
 }
 
