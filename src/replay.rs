@@ -121,6 +121,7 @@ pub fn experiment(trace: &Path, out: &Path, asked: &Experiment, stop: &Stop) -> 
         pilot_ns: 2_000_000_000,
         layout: asked.layout.clone(),
         stamps: asked.stamps,
+        design: None,
         gates: None,
         timeouts: Timeouts::default(),
         version: env!("CARGO_PKG_VERSION").to_string(),

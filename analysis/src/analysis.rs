@@ -4,6 +4,7 @@
 
 use crate::compare::{Contrast, contrast};
 use crate::counts::{Counts, PERCENTILES, Percentile};
+use crate::decision::Decision;
 use crate::error::AnalysisError;
 use crate::evidence::{ALL, ArmEvidence, Tally, common_blocks};
 use crate::lanes::StudyLanes;
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the JSON contract.
-pub const ANALYSIS_VERSION: u32 = 1;
+pub const ANALYSIS_VERSION: u32 = 2;
 
 /// Histograms of three digits may differ from exact percentiles by this share.
 pub const HISTOGRAM_ERROR: f64 = 0.001;
@@ -46,6 +47,8 @@ pub struct Analysis {
     pub verdict_why: Vec<String>,
     /// What the data show so far, in one sentence.
     pub finding: String,
+    /// The decision with everything it rests on; `verdict`, `verdict_why` and `finding` above repeat its words.
+    pub decision: Decision,
     /// Mean lanes per arm and step, around the median and in the tail; empty without stamps.
     pub lanes: Vec<ArmLanes>,
     /// Why runs have no lanes, one sentence each.
@@ -142,6 +145,9 @@ pub struct Comparison {
     pub paired_high: Option<f64>,
     /// The largest share of either arm's exceedances that one block holds.
     pub largest_block_share: Option<f64>,
+    /// p-value of the exact label-swap permutation test, adjusted over all secondary cells of the study (maxT); `None`
+    /// for the primary cell and where the cell is refused.
+    pub p_adjusted: Option<f64>,
 }
 
 /// Histogram percentiles against exact ones, all shown cells of step `all`.
@@ -176,6 +182,7 @@ pub fn summarise(study: &Study, evidence: &[ArmEvidence], lanes: &StudyLanes) ->
         comparisons,
         check,
         verdict,
+        decision: Decision::none_yet(study, verdict, &why, &finding),
         verdict_why: why,
         finding,
         lanes: lanes.summary(),
@@ -279,6 +286,7 @@ fn compare_cell(
         paired_low: None,
         paired_high: None,
         largest_block_share: None,
+        p_adjusted: None,
     };
     let [Some(of_a), Some(of_b)] = supports else {
         row.why_none = Some(match blocks.is_empty() {

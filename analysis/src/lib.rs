@@ -19,6 +19,7 @@
 pub mod analysis;
 pub mod compare;
 pub mod counts;
+pub mod decision;
 pub mod diagnose;
 pub mod episodes;
 pub mod error;

@@ -11,6 +11,8 @@
 //!   runs/block=000/arm=NAME/stamps.parquet     the server's stamps ([`crate::stamps`]), unless the study takes none
 //!   runs/block=000/arm=NAME/run.json           RunRecord, written last: a run without it never finished
 //!   runs/block=000/arm=NAME/{server,driver}.log   stderr of the two processes
+//!   loads.json                              Loads, when the study was asked for several loads
+//!   load=0.25/                              a study of its own per further load, same trace and arms
 //!   tmp/                                    data directories of running servers, empty afterwards
 //!   tables/                                 what `analyze` writes
 //!   analysis.json                           the JSON contract of `analyze --json`
@@ -99,8 +101,13 @@ pub struct Manifest {
     pub command: Vec<String>,
     /// Seed of the order of arms.
     pub seed: u64,
-    /// Blocks asked for, all stages together.
+    /// Complete blocks asked for, all stages together: those in which every arm's run is valid. A block with a run that
+    /// failed a gate stays as it is, flagged, and another one is run after the last, so there may be block directories
+    /// from this number on ([`Design::reruns_max`] at most).
     pub blocks: u32,
+    /// What the verdict will rest on, fixed before the first run; `None` in studies of before there was a verdict.
+    #[serde(default)]
+    pub design: Option<Design>,
     /// How often the study was asked for more blocks than it had, oldest first; the first stage is the study's begin.
     #[serde(default)]
     pub stages: Vec<Stage>,
@@ -138,6 +145,116 @@ pub struct Stage {
     pub created: String,
     /// Blocks of the study from this stage on.
     pub blocks: u32,
+    /// The number of blocks follows from the first stage's variance and [`Design::until`] alone (Stein's second stage),
+    /// not from somebody who had seen ratios.
+    #[serde(default)]
+    pub sized: bool,
+}
+
+/// The pre-registered part of a study: the one question, the bar, and what counts as no difference. It is written with
+/// the manifest before the first run and cannot change afterwards, so that a verdict cannot be fitted to what came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Design {
+    /// The primary cell's step: `all`, or a root kind such as `connect`.
+    pub primary_step: String,
+    /// Its percentile: `p50`, `p90`, `p99`, `p99_9` or `p99_99`.
+    pub primary_percentile: String,
+    /// The bar: a migration is worth its cost below this ratio to the base.
+    pub worth_ratio: f64,
+    /// Region of equivalence of the ratio: lower end.
+    pub equivalent_low: f64,
+    /// Upper end; above it an arm is worse.
+    pub equivalent_high: f64,
+    /// A gain below this is none, whatever the ratio, ms.
+    pub floor_ms: f64,
+    /// The service level objective: the share of requests above it is compared too, ms.
+    pub slo_ms: f64,
+    /// The arm that repeats the base under another name (A′); `None` when the study was asked for without one.
+    pub control: Option<String>,
+    /// The relative half-width of the primary ratio that the study is sized for (0.2 is ± 20 %), if it is.
+    pub until: Option<f64>,
+    /// Complete blocks that the sizing may ask for at most.
+    pub blocks_max: u32,
+    /// Blocks that may be run again because a run of them failed a gate, at most.
+    pub reruns_max: u32,
+    /// Share of the base arm's knee at which this study runs; `None` at the trace's own rate (times the speed).
+    pub load: Option<f64>,
+}
+
+impl Default for Design {
+    /// P99.9 of all requests, a bar of 0.80, equivalence within [0.91, 1.10], a floor of 0.5 ms, an objective of 10 ms.
+    fn default() -> Self {
+        Design {
+            primary_step: "all".to_owned(),
+            primary_percentile: "p99_9".to_owned(),
+            worth_ratio: 0.80,
+            equivalent_low: 0.91,
+            equivalent_high: 1.10,
+            floor_ms: 0.5,
+            slo_ms: 10.0,
+            control: None,
+            until: None,
+            blocks_max: 100,
+            reruns_max: 10,
+            load: None,
+        }
+    }
+}
+
+/// loads.json: the loads of a study, as shares of the base arm's knee.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Loads {
+    /// [`STUDY_VERSION`].
+    pub version: u32,
+    /// The knee of every arm, base first.
+    pub knees: Vec<Knee>,
+    /// The loads, rising.
+    pub loads: Vec<LoadPoint>,
+}
+
+/// Up to which rate an arm keeps up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Knee {
+    /// Arm name.
+    pub arm: String,
+    /// The highest rate tried at which the arm kept up, requests/s; `None` when it kept up at none.
+    pub kept_per_s: Option<f64>,
+    /// The lowest rate above it at which it did not; `None` when something else ended the search.
+    pub missed_per_s: Option<f64>,
+    /// What ended the search: `server`, `driver` (the driver was late first) or `limit` (the fastest speed tried).
+    pub limited_by: String,
+    /// Every trial, in the order tried.
+    pub probes: Vec<KneeProbe>,
+}
+
+/// One trial of a rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KneeProbe {
+    /// Replay speed.
+    pub speed: f64,
+    /// Requests planned per second.
+    pub offered_per_s: f64,
+    /// Requests done right per second, first planned request to last reply.
+    pub achieved_per_s: f64,
+    /// P99 latency from the planned time, ns.
+    pub p99_ns: Option<u64>,
+    /// Whether the arm kept up.
+    pub kept: bool,
+    /// What did not keep up, in words; empty when all did.
+    pub why: String,
+}
+
+/// One load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadPoint {
+    /// Share of the base arm's knee.
+    pub share: f64,
+    /// Replay speed.
+    pub speed: f64,
+    /// Requests planned per second.
+    pub offered_per_s: f64,
+    /// Directory of its study below this one; `.` for this study itself, the primary load.
+    pub dir: String,
 }
 
 /// Which CPUs each side uses, why, and what a host like this cannot show.

@@ -6,6 +6,7 @@ use crate::gates::GateLimits;
 use crate::plan::PlanError;
 use crate::process::Timeouts;
 use regauge_runtimes::Stop;
+use regauge_traces::study::Design;
 use std::path::PathBuf;
 
 /// Everything that decides what a study does.
@@ -37,6 +38,8 @@ pub struct StudyConfig {
     pub layout: Option<String>,
     /// Whether servers stamp what they do, for the lanes.
     pub stamps: bool,
+    /// The question, the bar and the sizes, fixed before the first run; `None` for an experiment that ends in no verdict.
+    pub design: Option<Design>,
     /// Thresholds; `None` takes those of the layout.
     pub gates: Option<GateLimits>,
     /// Limits of patience with children.
@@ -70,6 +73,7 @@ impl StudyConfig {
             pilot_ns: 3_000_000_000,
             layout: None,
             stamps: true,
+            design: None,
             gates: None,
             timeouts: Timeouts::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
