@@ -19,7 +19,13 @@ study *args="--quick": build
 # The tests of everything: format, lints, unit and integration tests, notebooks
 test: check-format lint _test-tools
     {{cargo}} test --release --workspace --locked --no-fail-fast
+    just test-agreement
     just notebooks-check
+
+# Does wake → poll agree with tokio's own schedule latency? Alone, because tokio would carry that feature's cost in the
+# arms too if the workspace had it; RocksDB is not compiled again for it
+test-agreement: _build-tools
+    {{cargo}} test --release --locked -p regauge-runtimes --features schedule-latency --test stamps agreement
 
 # Build the command
 build: _build-tools
