@@ -2,7 +2,9 @@
 //!
 //! Fields may be added; none changes its meaning without a new [`ANALYSIS_VERSION`].
 
+use crate::check::ExactCheck;
 use crate::comparisons::compare_arm;
+use crate::decide::{Input, decide};
 use crate::decision::{Decision, SteadyState};
 use crate::error::AnalysisError;
 use crate::evidence::{ALL, ArmEvidence, Tally, common_blocks};
@@ -11,10 +13,8 @@ use crate::lanes::aggregate::ArmLanes;
 use crate::load::Study;
 use crate::resources::{Resources, resources};
 use crate::samples::Metric;
-use crate::tails::{Refusal, Tails, tails};
-use crate::check::ExactCheck;
-use crate::decide::{Input, decide};
 use crate::source::Source;
+use crate::tails::{Refusal, Tails, tails};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -176,8 +176,12 @@ pub fn exceedance_ratio(grid: &Grid, arm: usize, base: usize, objective_ns: u64)
     };
     match pooled {
         (0.0, 0.0) => return Err("no request of either arm is slower than the objective".to_owned()),
-        (0.0, _) => return Err("no request of the arm is slower than the objective; some of the other's are".to_owned()),
-        (_, 0.0) => return Err("no request of the other is slower than the objective; some of the arm's are".to_owned()),
+        (0.0, _) => {
+            return Err("no request of the arm is slower than the objective; some of the other's are".to_owned());
+        }
+        (_, 0.0) => {
+            return Err("no request of the other is slower than the objective; some of the arm's are".to_owned());
+        }
         _ => {}
     }
     let log = |without| {

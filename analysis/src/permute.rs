@@ -58,7 +58,9 @@ pub fn max_t(cells: &[CellOf<'_>], arm: usize, base: usize, seed: u64) -> Vec<Op
 /// tried.
 fn relabelings(blocks: usize, seed: u64) -> Vec<Vec<bool>> {
     if blocks <= BLOCKS_EXACT {
-        return (0..1_u32 << (blocks - 1)).map(|bits| (0..blocks).map(|b| ((bits << 1) >> b) & 1 == 1).collect()).collect();
+        return (0..1_u32 << (blocks - 1))
+            .map(|bits| (0..blocks).map(|b| ((bits << 1) >> b) & 1 == 1).collect())
+            .collect();
     }
     let mut random = Random(seed);
     let drawn = (0..SAMPLED).map(|_| (0..blocks).map(|_| random.next() >> 63 == 1).collect());

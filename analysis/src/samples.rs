@@ -148,8 +148,8 @@ pub fn read_exact(paths: &[PathBuf], metric: Metric, cut_ns: u64) -> Result<Hash
         ("flags", DataType::UInt32),
         ("planned_ns", DataType::UInt64),
     ];
-    let frame = scan(paths, &wanted)?
-        .filter(col(metric.column()).is_not_null().and(col("planned_ns").gt_eq(lit(cut_ns))));
+    let frame =
+        scan(paths, &wanted)?.filter(col(metric.column()).is_not_null().and(col("planned_ns").gt_eq(lit(cut_ns))));
     let frame = collect(frame, first)?;
     let bad = |error: PolarsError| bad_parquet(first, &error);
     let step = frame.column("step").and_then(|c| c.str()).map_err(bad)?;

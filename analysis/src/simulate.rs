@@ -112,7 +112,8 @@ impl Experiment {
 
     /// The records that a study of these runs would have.
     fn study(&self, first_stage: Option<u32>) -> Result<Study, AnalysisError> {
-        let bad = |reason: &str| AnalysisError::BadManifest { path: PathBuf::from("simulation"), reason: reason.to_owned() };
+        let bad =
+            |reason: &str| AnalysisError::BadManifest { path: PathBuf::from("simulation"), reason: reason.to_owned() };
         let base = self.arms.first().ok_or_else(|| bad("it has no arm"))?;
         let blocks = u32::try_from(base.blocks.len()).map_err(|_| bad("it has too many blocks"))?;
         if blocks == 0 || self.arms.iter().any(|arm| arm.blocks.len() != base.blocks.len()) {

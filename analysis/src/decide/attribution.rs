@@ -24,7 +24,9 @@ pub fn attribute(frame: &Frame<'_>, lanes: &[ArmLanes], best_of_today: Option<&s
     for arm in lanes.iter().skip(1).filter(|arm| Some(arm.arm.as_str()) != frame.design.control.as_deref()) {
         let best = best_of_today.filter(|best| *best != base.arm && *best != arm.arm).and_then(of);
         for against in [Some(base), best].into_iter().flatten() {
-            for step in [main_step(&frame.design.primary_step, arm, against), Some(SET_LAST_APPLIED)].into_iter().flatten() {
+            for step in
+                [main_step(&frame.design.primary_step, arm, against), Some(SET_LAST_APPLIED)].into_iter().flatten()
+            {
                 found.extend(gap(arm, against, step));
             }
         }
@@ -52,13 +54,15 @@ fn gap(arm: &ArmLanes, against: &ArmLanes, step: &str) -> Option<Attribution> {
     let total = |lanes: &Lanes| lanes.total() as f64;
     let gap_ns = total(&of_base) - total(&of_arm);
     let slower = total(&of_base).max(total(&of_arm));
-    let runtime_share = (gap_ns.abs() >= GAP_LEAST * slower && slower > 0.0).then(|| by_lane(Lane::WokenPolled) / gap_ns);
+    let runtime_share =
+        (gap_ns.abs() >= GAP_LEAST * slower && slower > 0.0).then(|| by_lane(Lane::WokenPolled) / gap_ns);
     let names = format!("{step}, slowest 1 %: {} against {}", arm.arm, against.arm);
     let finding = match runtime_share {
         None => format!("{names}: the tails differ by {}, too little to be divided.", time(gap_ns.abs())),
         Some(share) => {
             let direction = if gap_ns > 0.0 { "shorter" } else { "longer" };
-            let largest = Lane::ALL.into_iter().max_by(|a, b| (by_lane(*a) / gap_ns).total_cmp(&(by_lane(*b) / gap_ns)));
+            let largest =
+                Lane::ALL.into_iter().max_by(|a, b| (by_lane(*a) / gap_ns).total_cmp(&(by_lane(*b) / gap_ns)));
             let most = largest.map(|lane| format!("{} ({:.0} %)", lane.label(), by_lane(lane) / gap_ns * 100.0));
             let cause = match share < RUNTIME_SHARE_LEAST {
                 true => "the runtime is not the cause",
@@ -119,7 +123,10 @@ mod tests {
         let disk = gap(&arm("disk", &[(Lane::WokenPolled, 800), (Lane::Wal, 1_200)]), &base, "connect").unwrap();
         // 4 000 shorter, 100 of it in woken→polled.
         assert_eq!((disk.gap_ns, disk.runtime_share), (4_000.0, Some(0.025)));
-        assert!(disk.finding.contains("4.00 µs shorter") && disk.finding.contains("runtime is not the cause"), "{disk:?}");
+        assert!(
+            disk.finding.contains("4.00 µs shorter") && disk.finding.contains("runtime is not the cause"),
+            "{disk:?}"
+        );
         assert_eq!(disk.lanes_ns.iter().map(|(_, ns)| ns).sum::<f64>(), disk.gap_ns);
         let queue = gap(&arm("queue", &[(Lane::WokenPolled, 100), (Lane::Wal, 4_900)]), &base, "connect").unwrap();
         assert_eq!(queue.runtime_share, Some(0.8));

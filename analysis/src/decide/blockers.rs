@@ -86,8 +86,10 @@ fn of_control(frame: &Frame<'_>, control: Option<&Control>) -> Option<Blocker> {
     let Some(control) = control else {
         let why = match &frame.design.control {
             Some(name) => format!("The control arm `{name}` is none of the study's arms."),
-            None => "No control arm repeats the base (A/A), so it is not known which ratio this setup shows between equals."
-                .to_owned(),
+            None => {
+                "No control arm repeats the base (A/A), so it is not known which ratio this setup shows between equals."
+                    .to_owned()
+            }
         };
         return Some(blocker(why, "A study with a control arm."));
     };

@@ -72,7 +72,8 @@ fn migrate(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells, arm: &str) -
     why.extend(frame.gate_passed());
     let against = cells.of_arm(arm).filter_map(|cell| cell.ratio.and_then(|ratio| ratio.high));
     let nearest = against.fold(0.0_f64, f64::max);
-    let best = frame.roles.today.iter().filter_map(|name| primary.quantile(frame.index(name)?)).chain(primary.quantile(0));
+    let best =
+        frame.roles.today.iter().filter_map(|name| primary.quantile(frame.index(name)?)).chain(primary.quantile(0));
     let mut would_change = vec![format!(
         "The upper end of an interval at the bar of {} or above: the nearest is at {}.",
         ratio(frame.design.worth_ratio),

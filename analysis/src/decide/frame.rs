@@ -99,12 +99,7 @@ impl<'a> Frame<'a> {
                                        "plan_hash": manifest.plan_hash});
         let digest = Sha256::digest(fixed.to_string().as_bytes());
         let hash = digest.iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}"));
-        Question {
-            design: self.design.clone(),
-            registered: self.registered,
-            peeked: self.peeked,
-            hash: hash.collect(),
-        }
+        Question { design: self.design.clone(), registered: self.registered, peeked: self.peeked, hash: hash.collect() }
     }
 
     /// How the blocks became figures.
@@ -209,5 +204,6 @@ fn roles(study: &Study, design: &Design, names: &[&str]) -> Roles {
 
 fn promises_less(arm: &ArmRecord, base: &ArmRecord) -> Option<String> {
     let why = less(arm, base);
-    (!why.is_empty()).then(|| format!("{} promises clients something else than {}: {}.", arm.name, base.name, why.join("; ")))
+    (!why.is_empty())
+        .then(|| format!("{} promises clients something else than {}: {}.", arm.name, base.name, why.join("; ")))
 }

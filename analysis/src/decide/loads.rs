@@ -41,7 +41,8 @@ pub fn curves(study: &Study, primary: &Primary<'_>) -> Result<Option<LoadCurves>
 
 fn read(path: &Path) -> Result<Loads, AnalysisError> {
     let bytes = fs::read(path).map_err(|error| AnalysisError::io("read", path, error))?;
-    let bad = |reason: String| AnalysisError::BadJson { path: path.to_path_buf(), what: "the loads of a study", reason };
+    let bad =
+        |reason: String| AnalysisError::BadJson { path: path.to_path_buf(), what: "the loads of a study", reason };
     let loads: Loads = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     if loads.version > STUDY_VERSION {
         return Err(bad(format!("it is of version {}, and this regauge reads up to {STUDY_VERSION}", loads.version)));
@@ -137,7 +138,9 @@ fn flip(arm: &str, base: &str, rows: &[LoadRow]) -> String {
     let flips: Vec<String> = signed.windows(2).filter_map(crossing).collect();
     let word = |sign: i32| if sign < 0 { "lower" } else { "higher" };
     match (signed.first(), flips.is_empty()) {
-        (None, _) => format!("{arm}: at no load does the interval of the ratio to {base} exclude 1, so no sign can be told."),
+        (None, _) => {
+            format!("{arm}: at no load does the interval of the ratio to {base} exclude 1, so no sign can be told.")
+        }
         (Some((share, _, sign)), true) if signed.len() == 1 => {
             format!("{arm} is {} than {base} at {} of the knee{open}.", word(*sign), percent(*share))
         }

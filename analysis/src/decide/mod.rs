@@ -72,7 +72,8 @@ pub fn decide(input: Input<'_>, comparisons: &mut [Comparison]) -> Result<Decisi
         Ok(sizing) => (sizing, None),
         Err(why) => (None, Some(why)),
     };
-    if let Some(sizing) = sizing.as_ref().filter(|sizing| sizing.beyond_max && verdict.verdict == verdict::INSUFFICIENT) {
+    if let Some(sizing) = sizing.as_ref().filter(|sizing| sizing.beyond_max && verdict.verdict == verdict::INSUFFICIENT)
+    {
         would_change.push(format!(
             "The precision asked for takes about {} complete blocks, more than the {} allowed.",
             sizing.blocks, frame.design.blocks_max

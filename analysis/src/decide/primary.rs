@@ -38,9 +38,16 @@ pub type Flagged = Vec<Vec<(u32, Counts)>>;
 
 impl<'a> Primary<'a> {
     /// Over the given (complete) blocks.
-    pub fn new(study: &Study, design: &'a Design, evidence: &'a [ArmEvidence], blocks: &[u32], flagged: Flagged) -> Self {
+    pub fn new(
+        study: &Study,
+        design: &'a Design,
+        evidence: &'a [ArmEvidence],
+        blocks: &[u32],
+        flagged: Flagged,
+    ) -> Self {
         let first = first_stage(&study.manifest).filter(|&first| first < blocks.len());
-        let first = first.map(|first| (first, grid(evidence, &design.primary_step, blocks.get(..first).unwrap_or(blocks))));
+        let first =
+            first.map(|first| (first, grid(evidence, &design.primary_step, blocks.get(..first).unwrap_or(blocks))));
         Primary {
             design,
             percentile: PERCENTILES.into_iter().find(|percentile| percentile.key == design.primary_percentile),
@@ -138,13 +145,15 @@ impl<'a> Primary<'a> {
             Err(why) => cell.slo_why = Some(why),
         }
         let Some((percentile, supports)) = self.percentile.zip(self.support(arm).zip(self.support(against))) else {
-            cell.why = format!("{} has no reply in the complete blocks of {} or {}.", self.label(), cell.arm, cell.against);
+            cell.why =
+                format!("{} has no reply in the complete blocks of {} or {}.", self.label(), cell.arm, cell.against);
             return cell;
         };
         let weaker = if supports.0.episodes <= supports.1.episodes { supports.0 } else { supports.1 };
         cell.low_confidence = [supports.0, supports.1].iter().any(|support| support.confidence() != Confidence::Fine);
         if cell.low_confidence && !weaker.driver_owned {
-            let blocks = weaker.samples_needed(percentile.ppm) as f64 / (weaker.samples as f64 / self.blocks.len() as f64);
+            let blocks =
+                weaker.samples_needed(percentile.ppm) as f64 / (weaker.samples as f64 / self.blocks.len() as f64);
             cell.blocks_needed = reachable(blocks.ceil() as u64);
         }
         cell.largest_block_share = Some(supports.0.largest_block_share.max(supports.1.largest_block_share));

@@ -94,7 +94,9 @@ mod tests {
         };
         assert!(less(&base, &base).is_empty());
         // What is no promise may differ, and a stronger promise is no loss.
-        for (key, value) in [("threads", json!(8)), ("durability", json!("fdatasync")), ("durability", json!("every=2"))] {
+        for (key, value) in
+            [("threads", json!(8)), ("durability", json!("fdatasync")), ("durability", json!("every=2"))]
+        {
             assert!(with(key, value.clone()).is_empty(), "{key} {value}");
         }
         for (key, value) in [

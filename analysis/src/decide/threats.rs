@@ -38,7 +38,9 @@ pub fn threats(
     }
     found.extend(refused(arms));
     if manifest.stamps {
-        found.push("Servers stamped what they did during the runs; what the stamps cost is in the latencies.".to_owned());
+        found.push(
+            "Servers stamped what they did during the runs; what the stamps cost is in the latencies.".to_owned(),
+        );
     }
     if study.runs.iter().any(|run| run.errors > 0 && run.valid) {
         let errors: u64 = study.runs.iter().filter(|run| run.valid).map(|run| run.errors).sum();
@@ -52,7 +54,8 @@ pub fn threats(
         plural(primary.blocks() as u64, "block")
     ));
     found.push(
-        "The broker is a model of a broker on one host: what another one spends elsewhere is not in its tail.".to_owned(),
+        "The broker is a model of a broker on one host: what another one spends elsewhere is not in its tail."
+            .to_owned(),
     );
     found
 }

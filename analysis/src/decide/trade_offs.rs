@@ -99,7 +99,10 @@ mod tests {
             ..Resources::default()
         };
         let said = costs("b", &dear, "a", &base);
-        assert_eq!(said, ["b takes 1.30 times the CPU time per request of a.", "b gets 85 % of a's requests done per second."]);
+        assert_eq!(
+            said,
+            ["b takes 1.30 times the CPU time per request of a.", "b gets 85 % of a's requests done per second."]
+        );
         assert!(costs("b", &base, "a", &base).is_empty());
         assert!(costs("b", &base, "a", &Resources::default()).is_empty());
     }

@@ -89,7 +89,11 @@ pub fn heterogeneous(cell: &PrimaryCell, pooled: Tier, paired: Option<Tier>, one
         (Some(tier), Some(paired)) => format!("block by block it is {} ({})", ratio_of(paired), tier.label()),
         _ => "block by block there is no interval".to_owned(),
     };
-    format!("{}: pooled over blocks ({}), yet {paired}; runs differ too much for a statement.", effect(cell), pooled.label())
+    format!(
+        "{}: pooled over blocks ({}), yet {paired}; runs differ too much for a statement.",
+        effect(cell),
+        pooled.label()
+    )
 }
 
 /// `a`, `a and b`, `a, b and c`.

@@ -64,9 +64,9 @@ impl Level {
 
     /// Tests and seeds by the run's name, so that the p-value of a run does not depend on the others.
     fn seed(&self, seed: u64) -> u64 {
-        self.arm.bytes().fold(seed ^ u64::from(self.block), |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        })
+        self.arm
+            .bytes()
+            .fold(seed ^ u64::from(self.block), |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
     }
 }
 
@@ -203,7 +203,8 @@ mod tests {
     #[test]
     fn a_step_after_the_cut_is_a_moved_run() {
         let mut random = Random(8);
-        let run = level(1, &mut random, |i| 12.0 + if i < 12.0 { 0.5 } else { 0.0 } + if i < 45.0 { 0.0 } else { 0.12 });
+        let run =
+            level(1, &mut random, |i| 12.0 + if i < 12.0 { 0.5 } else { 0.0 } + if i < 45.0 { 0.0 } else { 0.12 });
         let steady = judge(&[run], 0, 1);
         assert_eq!(steady.moved.len(), 1, "{steady:?}");
         assert!((steady.moved[0].change - 0.127).abs() < 0.03 && steady.moved[0].at_ns == 45 * WINDOW_NS, "{steady:?}");
