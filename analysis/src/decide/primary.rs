@@ -1,7 +1,7 @@
 //! The primary cell, one arm against another: the one question that was fixed beforehand, over complete blocks alone.
 
 use super::sizing::{blocks_for, first_stage, per_block};
-use super::tier::{excludes_worth, tier};
+use super::tier::{excludes_worth, same_verdict, tier};
 use super::words;
 use crate::compare::{Contrast, Interval, Spread, contrast_in, exceedance_ratio};
 use crate::counts::{Counts, PERCENTILES, Percentile};
@@ -184,20 +184,21 @@ impl<'a> Primary<'a> {
         cell.p = contrast.log_ratio.p_two_sided(0.0);
         cell.p_bar = contrast.log_ratio.p_at_least(self.design.worth_ratio.ln());
         cell.tier = Tier::Inconclusive;
-        let Some((ends, delta_high)) = contrast.ratio.ends.zip(delta.high) else {
+        let Some((ends, delta_ends)) = contrast.ratio.ends.zip(delta.low.zip(delta.high)) else {
             cell.why = words::no_interval(cell, &self.label());
             return;
         };
-        cell.excludes_worth = delta.low.is_some_and(|low| excludes_worth(ends.0, low, self.design));
-        let pooled = tier(ends, delta_high, self.design);
-        let paired = contrast.paired.and_then(|paired| paired.ends).map(|ends| tier(ends, delta_high, self.design));
+        cell.excludes_worth = excludes_worth(ends.0, delta_ends.0, self.design);
+        let pooled = tier(ends, delta_ends.1, self.design);
+        let paired = contrast.paired.and_then(|paired| paired.ends);
+        let agree = paired.is_some_and(|paired| same_verdict(ends, paired, delta_ends, self.design));
         let one_block = cell.largest_block_share.is_some_and(|share| share > ONE_BLOCK_MOST);
-        cell.tier = if one_block || paired != Some(pooled) { Tier::RunHeterogeneous } else { pooled };
+        cell.tier = if one_block || !agree { Tier::RunHeterogeneous } else { pooled };
         if cell.blocks_needed.is_none() && matches!(pooled, Tier::Inconclusive | Tier::BetterBelowBar) {
             cell.blocks_needed = self.blocks_to_decide(&contrast.log_ratio, ends);
         }
         cell.why = match cell.tier {
-            Tier::RunHeterogeneous => words::heterogeneous(cell, pooled, paired, one_block),
+            Tier::RunHeterogeneous => words::heterogeneous(cell, self.design, one_block),
             _ => words::cell(cell, self.design, &self.label()),
         };
     }

@@ -25,6 +25,17 @@ pub fn excludes_worth(ratio_low: f64, delta_ms_low: f64, design: &Design) -> boo
     ratio_low >= design.worth_ratio || delta_ms_low >= -design.floor_ms
 }
 
+/// Whether two intervals of one effect say the same for a verdict: both beyond the bar or neither, and both without an
+/// effect worth it or neither. That one of them crosses a margin on which no verdict rests (1, or the region of
+/// equivalence) is no disagreement: two procedures with intervals of unlike width would nearly always have one.
+pub fn same_verdict(one: (f64, f64), other: (f64, f64), delta_ms: (f64, f64), design: &Design) -> bool {
+    let said = |ends: (f64, f64)| {
+        let beyond = tier(ends, delta_ms.1, design) == Tier::MigrationEffect;
+        (beyond, excludes_worth(ends.0, delta_ms.0, design))
+    };
+    said(one) == said(other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +65,16 @@ mod tests {
         assert!(excludes_worth(0.80, -9.0, &design));
         assert!(excludes_worth(0.2, -0.5, &design));
         assert!(!excludes_worth(0.79, -0.51, &design));
+    }
+
+    #[test]
+    fn what_counts_as_a_disagreement() {
+        let (design, delta) = (Design::default(), (-2.0, -1.0));
+        // Inconclusive and equivalent: both exclude an effect worth it.
+        assert!(same_verdict((0.85, 1.2), (0.92, 1.05), delta, &design));
+        // Beyond the bar and not; excluding an effect and not.
+        assert!(!same_verdict((0.5, 0.79), (0.5, 0.81), delta, &design));
+        assert!(!same_verdict((0.81, 1.2), (0.79, 1.1), delta, &design));
+        assert!(same_verdict((0.5, 0.9), (0.6, 1.1), delta, &design));
     }
 }

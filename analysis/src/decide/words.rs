@@ -77,23 +77,24 @@ pub fn no_interval(cell: &PrimaryCell, label: &str) -> String {
 }
 
 /// Why runs are too unlike for a statement.
-pub fn heterogeneous(cell: &PrimaryCell, pooled: Tier, paired: Option<Tier>, one_block: bool) -> String {
-    let share = cell.largest_block_share.unwrap_or(0.0) * 100.0;
+pub fn heterogeneous(cell: &PrimaryCell, design: &Design, one_block: bool) -> String {
     if one_block {
+        let share = cell.largest_block_share.unwrap_or(0.0) * 100.0;
         return format!(
             "{}: one block holds {share:.0} % of an arm's exceedances, so what is seen is that block and not the arm.",
             effect(cell)
         );
     }
-    let paired = match (paired, &cell.paired) {
-        (Some(tier), Some(paired)) => format!("block by block it is {} ({})", ratio_of(paired), tier.label()),
-        _ => "block by block there is no interval".to_owned(),
-    };
-    format!(
-        "{}: pooled over blocks ({}), yet {paired}; runs differ too much for a statement.",
-        effect(cell),
-        pooled.label()
-    )
+    match &cell.paired {
+        Some(paired) => format!(
+            "{}: that is pooled over blocks, and block by block it is {}; one of the two reaches across the bar of {} and \
+             the other does not, so runs differ too much for a statement.",
+            effect(cell),
+            ratio_of(paired),
+            ratio(design.worth_ratio)
+        ),
+        None => format!("{}: in one of the blocks an arm has no sample, so blocks cannot be paired.", effect(cell)),
+    }
 }
 
 /// `a`, `a and b`, `a, b and c`.

@@ -4,10 +4,11 @@
 //! the level is steady; the cut is the largest over all runs, the same for every arm, so that it cannot favour one. After
 //! the cut each run is tested for a step ([`step`]).
 //!
-//! MSER always finds some minimum. On pure noise of 40 windows it lies at the middle of the run in 0.4 % of runs, so that
-//! among 60 runs one study in five would be refused for nothing, and the median study would lose 45 % of its samples. So
-//! a truncation point counts only when the level before it differs from that after it by more than 5 %, which is what the
-//! test for a step minds too; and one at the middle only when that test, applied to the whole run, flags the run.
+//! MSER always finds some minimum, and noise alone moves it: in 40 windows of pure noise it lies at the middle of the run
+//! in 0.4 % of runs, so that among 60 runs one study in five would be refused for nothing, and the median study would lose
+//! 45 % of its samples. So the cut is walked back from MSER's minimum, two seconds at a time, while these two seconds lie
+//! within 5 % (or within three standard errors) of the level after the minimum. A run has no steady state when its minimum
+//! lies at its middle and nothing of it can be walked back.
 
 pub mod mser;
 pub mod step;
@@ -98,14 +99,12 @@ pub fn judge(levels: &[Level], planned_ns: u64, seed: u64) -> SteadyState {
     let mut largest = 0;
     for level in levels {
         let z = level.values();
-        let (d, at_last) = mser::truncation(&z);
-        if !differs(&z, d) {
-            continue;
-        }
-        if !at_last {
-            largest = largest.max(level.windows.get(d).map_or(0, |(start, _)| *start));
-        } else if step::largest(&z, level.seed(seed)).is_some_and(|shift| shift.is_flagged()) {
+        let (minimum, at_last) = mser::truncation(&z);
+        let d = walk_back(&z, minimum);
+        if at_last && d == minimum {
             steady.not_reached.push(level.name());
+        } else {
+            largest = largest.max(level.windows.get(d).map_or(0, |(start, _)| *start));
         }
     }
     steady.mser_ns = Some(largest);
@@ -117,11 +116,24 @@ pub fn judge(levels: &[Level], planned_ns: u64, seed: u64) -> SteadyState {
     steady
 }
 
-/// Whether the mean of the first `d` values differs from that of the rest by more than 5 %.
-fn differs(z: &[f64], d: usize) -> bool {
-    let (before, after) = z.split_at(d.min(z.len()));
+/// The first value that is kept: `d`, or earlier by as many groups of windows as lie at the level after it.
+fn walk_back(z: &[f64], mut d: usize) -> usize {
+    let after = z.get(d..).unwrap_or(&[]);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    !before.is_empty() && (mean(before) - mean(after)).abs() > (1.0 + step::CHANGE_LEAST).ln()
+    let level = mean(after);
+    let variance = after.iter().map(|x| (x - level).powi(2)).sum::<f64>() / after.len().saturating_sub(1) as f64;
+    while d > 0 {
+        let from = d.saturating_sub(step::TOGETHER);
+        let group = z.get(from..d).unwrap_or(&[]);
+        let noise = 3.0 * (variance / group.len() as f64).sqrt();
+        let tolerance = (1.0 + step::CHANGE_LEAST).ln().max(noise);
+        // Also when the level has no value, since nothing lies after the cut.
+        if !((mean(group) - level).abs() <= tolerance) {
+            break;
+        }
+        d = from;
+    }
+    d
 }
 
 /// A step of a run's level after the cut, if it is flagged.
@@ -216,5 +228,14 @@ mod tests {
         let steady = judge(&[short], 5, 1);
         assert!(steady.untested.unwrap().contains("the shortest run has them in 6"));
         assert_eq!((steady.mser_ns, steady.cut_ns), (None, 5));
+    }
+
+    #[test]
+    fn a_cut_is_walked_back_to_where_the_level_begins() {
+        // Four windows at 1, then the level 0; a minimum that noise put at 20 is given back to 4.
+        let z: Vec<f64> = (0..40).map(|i| if i < 4 { 1.0 } else { f64::from(i % 2) * 0.01 }).collect();
+        assert_eq!([20, 6, 4].map(|d| walk_back(&z, d)), [4, 6, 4]);
+        assert_eq!(walk_back(&[0.0; 40], 20), 0);
+        assert_eq!(walk_back(&[], 0), 0);
     }
 }

@@ -6,7 +6,7 @@
 use crate::random::Random;
 
 /// Windows that are moved together.
-const TOGETHER: usize = 4;
+pub const TOGETHER: usize = 4;
 /// Permutations; with the order seen they make 200.
 const PERMUTATIONS: u32 = 199;
 /// A step is flagged at this p-value or below.
