@@ -27,6 +27,7 @@ pub mod evidence;
 pub mod explain;
 pub mod lanes;
 pub mod load;
+pub mod quick_table;
 pub mod report;
 pub mod resources;
 pub mod samples;
