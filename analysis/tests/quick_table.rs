@@ -7,9 +7,10 @@ mod common;
 use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use common::{Random, write_parquet};
 use proptest::prelude::*;
-use regauge_analysis::counts::{Counts, PERCENTILES};
-use regauge_analysis::quick_table::{bucketed, exact};
-use regauge_analysis::samples::{Metric, read_histograms};
+use regauge_analysis::counts::Counts;
+use regauge_analysis::evidence::ALL;
+use regauge_analysis::quick_table::{Selection, bucketed, exact};
+use regauge_analysis::samples::{Metric, read_histograms, read_requests};
 use regauge_traces::study::{run_dir, sample_flags::WARMUP};
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,7 +56,7 @@ fn check(runs: &[Vec<Row>]) {
         .into_iter()
         .map(|(step, counts)| (step, PPMS.iter().map(|ppm| counts.quantile(*ppm).unwrap()).collect()))
         .collect();
-    assert_eq!(exact(&[paths], Metric::Latency, &PPMS).unwrap(), [wanted]);
+    assert_eq!(exact(&[paths], &Selection::by_step(Metric::Latency), &PPMS).unwrap(), [wanted]);
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn bucketed_is_what_the_histograms_of_a_study_say() {
         spec.arms.iter().map(|arm| blocks(arm.name)).collect()
     };
     for metric in Metric::BOTH {
-        let tables = bucketed(&of("requests.parquet"), metric).unwrap();
+        let tables = bucketed(&of("requests.parquet"), &Selection::by_step(metric)).unwrap();
         for (table, paths) in tables.iter().zip(of("histograms.parquet")) {
             let rows: Vec<_> = paths.iter().flat_map(|path| read_histograms(path).unwrap()).collect();
             let steps: Vec<&String> = table.keys().collect();
@@ -104,19 +105,35 @@ fn bucketed_is_what_the_histograms_of_a_study_say() {
             for (step, counts) in table {
                 let of_step = rows.iter().filter(|row| row.step == *step && row.metric == metric);
                 assert_eq!(*counts, Counts::merged(of_step.map(|row| &row.counts)), "{step}");
-                let exact = &exact(&[of("requests.parquet").concat()], metric, &[999_000]).unwrap()[0];
-                assert!(exact.contains_key(step));
             }
         }
     }
-    let nothing = bucketed(&[], Metric::Latency).unwrap();
-    assert!(nothing.is_empty() && PERCENTILES.len() == 5);
+    assert!(bucketed(&[], &Selection::by_step(Metric::Latency)).unwrap().is_empty());
+}
+
+#[test]
+fn a_later_cut_and_all_steps_pooled() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = common::Spec::small();
+    common::write_study(dir.path(), &spec);
+    let file = run_dir(dir.path(), 1, "monoio").join("requests.parquet");
+    let rows = read_requests(&file).unwrap().rows;
+    for from_ns in [0, 1_234_000_000, u64::MAX] {
+        let measured = rows.iter().filter(|row| row.is_measured() && row.planned_ns >= from_ns);
+        let times = Counts::from_values(measured.filter_map(|row| row.latency_ns).collect());
+        let wanted = times.quantile(990_000).map(|value| (ALL.to_owned(), vec![value]));
+        let selection = Selection { metric: Metric::Latency, from_ns, by_step: false };
+        let table = exact(&[vec![file.clone()]], &selection, &[990_000]).unwrap();
+        assert_eq!(table, [wanted.into_iter().collect()], "from {from_ns} ns");
+    }
 }
 
 #[test]
 fn bad_files_are_named_with_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    let says = |path: &Path| bucketed(&[vec![path.to_path_buf()]], Metric::Service).unwrap_err().to_string();
+    let says = |path: &Path| {
+        bucketed(&[vec![path.to_path_buf()]], &Selection::by_step(Metric::Service)).unwrap_err().to_string()
+    };
     let path = dir.path().join("none.parquet");
     assert!(says(&path).contains("none.parquet"), "{}", says(&path));
     fs::write(&path, b"PAR1 but nothing of it").unwrap();
@@ -125,9 +142,10 @@ fn bad_files_are_named_with_what_is_wrong() {
     let step: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
     write_parquet(&path, RecordBatch::try_from_iter([("step", step.clone()), ("flags", flags.clone())]).unwrap());
     assert!(says(&path).contains("`flags` (it holds UInt64 instead of UInt32)"), "{}", says(&path));
-    write_parquet(&path, RecordBatch::try_from_iter([("step", flags)]).unwrap());
+    let (number, flags): (ArrayRef, ArrayRef) = (flags, Arc::new(UInt32Array::from_iter_values([0])));
+    let columns = [("step", number.clone()), ("flags", flags.clone()), ("service_ns", number)];
+    write_parquet(&path, RecordBatch::try_from_iter(columns).unwrap());
     assert!(says(&path).contains("`step` (it holds UInt64 instead of Utf8)"), "{}", says(&path));
-    let flags: ArrayRef = Arc::new(UInt32Array::from(vec![0]));
     write_parquet(&path, RecordBatch::try_from_iter([("step", step), ("flags", flags)]).unwrap());
     assert!(says(&path).contains("`service_ns` (it is missing)"), "{}", says(&path));
     // Cut or flipped anywhere, a file is an error or still a table, never a panic.
@@ -137,8 +155,12 @@ fn bad_files_are_named_with_what_is_wrong() {
     for _ in 0..60 {
         let mut damaged = bytes.clone();
         let at = random.next() as usize % bytes.len();
-        if random.next() % 2 == 0 { damaged.truncate(at) } else { damaged[at] ^= 0x55 }
+        if random.next() % 2 == 0 {
+            damaged.truncate(at)
+        } else {
+            damaged[at] ^= 0x55
+        }
         fs::write(&path, &damaged).unwrap();
-        let _ = bucketed(&[vec![path.clone()]], Metric::Latency);
+        let _ = bucketed(&[vec![path.clone()]], &Selection::by_step(Metric::Latency));
     }
 }

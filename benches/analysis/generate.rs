@@ -72,9 +72,8 @@ fn write_run(dir: &Path, block: u32, arm: usize, rows: u64) -> Result<()> {
     }
     let mut writer: Option<ArrowWriter<File>> = None;
     for first in (0..rows).step_by(GROUP_ROWS as usize) {
-        let group: Vec<Row> = (first..rows.min(first + GROUP_ROWS))
-            .map(|op| row(op, rows, effect, &mut stall, &mut random))
-            .collect();
+        let group: Vec<Row> =
+            (first..rows.min(first + GROUP_ROWS)).map(|op| row(op, rows, effect, &mut stall, &mut random)).collect();
         for row in group.iter().filter(|row| row.flags & WARMUP == 0) {
             let Some(latency) = row.latency else { continue };
             histograms[row.step * 2].saturating_record(latency);

@@ -10,7 +10,7 @@ mod generate;
 
 use generate::{ARMS, BLOCKS};
 use regauge_analysis::counts::{Counts, PERCENTILES};
-use regauge_analysis::quick_table;
+use regauge_analysis::quick_table::{self, Selection};
 use regauge_analysis::samples::{Metric, read_histograms};
 use regauge_traces::study::run_dir;
 use std::collections::BTreeMap;
@@ -58,20 +58,22 @@ fn percentiles(counts: &Counts) -> Vec<u64> {
 }
 
 fn table<T>(groups: Vec<BTreeMap<String, T>>, of: impl Fn(T) -> Vec<u64>) -> Table {
-    let rows = groups.into_iter().zip(ARMS).flat_map(|(steps, arm)| {
-        steps.into_iter().map(move |(step, value)| (format!("{arm}/{step}"), value))
-    });
+    let rows = groups
+        .into_iter()
+        .zip(ARMS)
+        .flat_map(|(steps, arm)| steps.into_iter().map(move |(step, value)| (format!("{arm}/{step}"), value)));
     rows.map(|(group, value)| (group, of(value))).collect()
 }
 
 fn raw(dir: &Path) -> Result<Table> {
-    let groups = quick_table::bucketed(&files(dir, "requests.parquet"), Metric::Latency)?;
+    let groups = quick_table::bucketed(&files(dir, "requests.parquet"), &Selection::by_step(Metric::Latency))?;
     Ok(table(groups, |counts| percentiles(&counts)))
 }
 
 fn exact(dir: &Path) -> Result<Table> {
     let ppms = PERCENTILES.map(|percentile| percentile.ppm);
-    Ok(table(quick_table::exact(&files(dir, "requests.parquet"), Metric::Latency, &ppms)?, |values| values))
+    let selection = Selection::by_step(Metric::Latency);
+    Ok(table(quick_table::exact(&files(dir, "requests.parquet"), &selection, &ppms)?, |values| values))
 }
 
 fn histograms(dir: &Path) -> Result<Table> {
@@ -93,9 +95,7 @@ fn histograms(dir: &Path) -> Result<Table> {
 /// A study of six arms and ten blocks with known truth, as tests write it, for timing the report.
 fn study(dir: &Path) -> Result<()> {
     let small = common::Spec::small();
-    let arm = |name, median, rate| {
-        common::ArmSpec::new(name, "tokio-shared", median).stalls(rate, 6e6)
-    };
+    let arm = |name, median, rate| common::ArmSpec::new(name, "tokio-shared", median).stalls(rate, 6e6);
     let mut arms = vec![arm("control", 180e3, 2e-3), arm("tokio-offload", 170e3, 1e-3)];
     arms.splice(0..0, small.arms.first().cloned());
     arms.extend(small.arms.into_iter().skip(1).map(|arm| arm.invalid(&[])));

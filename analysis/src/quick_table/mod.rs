@@ -25,16 +25,34 @@ const LONGEST_NS: u64 = 3_600_000_000_000;
 /// Significant digits, as in the replayer's.
 const DIGITS: u8 = 3;
 
+/// Which samples of a run count, and whether by step.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection {
+    /// Which clock.
+    pub metric: Metric,
+    /// Requests planned before this count as warm-up too, ns from the run's start; 0 where the driver's own mark stands.
+    pub from_ns: u64,
+    /// One row for each step, or a single one, [`crate::evidence::ALL`], of all of them pooled.
+    pub by_step: bool,
+}
+
+impl Selection {
+    /// All that the driver measured, by step.
+    pub fn by_step(metric: Metric) -> Self {
+        Selection { metric, from_ns: 0, by_step: true }
+    }
+}
+
 /// Something for every step of every group.
 type PerStep<T> = Vec<BTreeMap<String, T>>;
 
-/// The measured times of a metric, in the buckets of histograms.parquet: per group of requests.parquet files, per step.
+/// The measured times, in the buckets of histograms.parquet: per group of requests.parquet files, per step.
 /// Warm-up and requests without a right reply are left out.
 ///
 /// # Errors
 /// Unreadable file, missing column or column of another type, each named.
-pub fn bucketed(groups: &[Vec<PathBuf>], metric: Metric) -> Result<PerStep<Counts>, AnalysisError> {
-    let histograms = first_pass(groups, metric)?;
+pub fn bucketed(groups: &[Vec<PathBuf>], selection: &Selection) -> Result<PerStep<Counts>, AnalysisError> {
+    let histograms = first_pass(groups, selection)?;
     let counts = |steps: BTreeMap<String, Histogram<u64>>| {
         steps.into_iter().map(|(step, histogram)| (step, Counts::from_histogram(&histogram))).collect()
     };
@@ -46,8 +64,8 @@ pub fn bucketed(groups: &[Vec<PathBuf>], metric: Metric) -> Result<PerStep<Count
 ///
 /// # Errors
 /// As [`bucketed`].
-pub fn exact(groups: &[Vec<PathBuf>], metric: Metric, ppms: &[u64]) -> Result<PerStep<Vec<u64>>, AnalysisError> {
-    let histograms = first_pass(groups, metric)?;
+pub fn exact(groups: &[Vec<PathBuf>], selection: &Selection, ppms: &[u64]) -> Result<PerStep<Vec<u64>>, AnalysisError> {
+    let histograms = first_pass(groups, selection)?;
     let blank: PerStep<Vec<Wanted>> = histograms
         .iter()
         .map(|steps| {
@@ -58,7 +76,7 @@ pub fn exact(groups: &[Vec<PathBuf>], metric: Metric, ppms: &[u64]) -> Result<Pe
         blank.get(group).and_then(|steps: &BTreeMap<String, Vec<Wanted>>| steps.get(step)).cloned().unwrap_or_default()
     };
     let offer = |wanted: &mut Vec<Wanted>, value| wanted.iter_mut().for_each(|one| one.offer(value));
-    let parts = scan::all(groups, metric, wanted, offer)?;
+    let parts = scan::all(groups, selection, wanted, offer)?;
     let mut merged = blank;
     for (group, step, part) in parts {
         let whole = merged.get_mut(group).and_then(|steps| steps.get_mut(&step));
@@ -79,11 +97,12 @@ fn new_histogram() -> Result<Histogram<u64>, CreationError> {
     Histogram::new_with_bounds(1, LONGEST_NS, DIGITS)
 }
 
-fn first_pass(groups: &[Vec<PathBuf>], metric: Metric) -> Result<PerStep<Histogram<u64>>, AnalysisError> {
+fn first_pass(groups: &[Vec<PathBuf>], selection: &Selection) -> Result<PerStep<Histogram<u64>>, AnalysisError> {
     let failed = |reason: String| AnalysisError::Output { what: "a histogram", reason };
     // The bounds are constants, so that creation fails on the first call or never.
     let blank = new_histogram().map_err(|error| failed(error.to_string()))?;
-    let parts = scan::all(groups, metric, |_, _| blank.clone(), |histogram, value| histogram.saturating_record(value))?;
+    let parts =
+        scan::all(groups, selection, |_, _| blank.clone(), |histogram, value| histogram.saturating_record(value))?;
     let mut merged: PerStep<Histogram<u64>> = vec![BTreeMap::new(); groups.len()];
     for (group, step, part) in parts {
         let Some(steps) = merged.get_mut(group) else { continue };

@@ -44,14 +44,7 @@ pub struct Source {
 impl Source {
     /// Correlated, with a Pareto tail, no stalls.
     pub fn pareto() -> Source {
-        Source {
-            median_ms: 1.0,
-            sigma: 0.5,
-            tail_index: Some(3.0),
-            stall_rate: 0.0,
-            stall_ms: 5.0,
-            stall_sigma: 0.5,
-        }
+        Source { median_ms: 1.0, sigma: 0.5, tail_index: Some(3.0), stall_rate: 0.0, stall_ms: 5.0, stall_sigma: 0.5 }
     }
 
     /// Correlated, with stalls of about five requests, so many that P99.9 is an episode's and, with a third of them, the

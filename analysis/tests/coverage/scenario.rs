@@ -45,7 +45,18 @@ impl Scenario {
 
     /// S1's tail with B faster by a known factor.
     pub fn planted(name: &'static str, factor: f64) -> Scenario {
-        Scenario { name, what: "Pareto tail, B faster", arm: Source::pareto().scaled(factor), ..Scenario::coverage()[0] }
+        Scenario {
+            name,
+            what: "Pareto tail, B faster",
+            arm: Source::pareto().scaled(factor),
+            ..Scenario::coverage()[0]
+        }
+    }
+
+    /// No difference, and stalls of twelve requests so rare that P99.99 stands on a handful of them.
+    pub fn rare_stalls() -> Scenario {
+        let rare = Source { stall_rate: 1.5e-5, stall_ms: 12.0, stall_sigma: 0.03, ..Source::stalls() };
+        Scenario { name: "S0", what: "rare stalls of twelve requests, no difference", base: rare, arm: rare }
     }
 
     /// The true ratio of the percentile, B over A.
