@@ -84,7 +84,7 @@ bench-raft *args: _build-tools
     benches/raft/run.sh "$@"
 
 # The percentile table of 100 million raw samples, beside DuckDB and pandas; from histograms; the report of a large study
-bench-analysis *args: build
+bench-analysis *args: build _notebook-tools
     benches/analysis/run.sh "$@"
 
 # How often intervals cover the truth and verdicts are right, by simulation (tables of METHODOLOGY.md; half an hour)

@@ -66,7 +66,11 @@ fn exact_is_the_sorted_list_with_millions_in_one_bucket_too() {
         .map(|_| {
             let step = ["connect", "publish", "raft_proposal"][random.next() as usize % 3];
             let time = random.log_normal(2e5, 1.5) as u64;
-            (step, (random.next() % 50 != 0).then_some(time), if random.next() % 20 == 0 { WARMUP } else { 0 })
+            (
+                step,
+                (!random.next().is_multiple_of(50)).then_some(time),
+                if random.next().is_multiple_of(20) { WARMUP } else { 0 },
+            )
         })
         .collect();
     // Nearly equal values: all in one bucket, more than are kept singly.
@@ -155,7 +159,7 @@ fn bad_files_are_named_with_what_is_wrong() {
     for _ in 0..60 {
         let mut damaged = bytes.clone();
         let at = random.next() as usize % bytes.len();
-        if random.next() % 2 == 0 {
+        if random.next().is_multiple_of(2) {
             damaged.truncate(at)
         } else {
             damaged[at] ^= 0x55

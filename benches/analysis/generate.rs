@@ -100,13 +100,13 @@ fn row(op: u64, rows: u64, effect: f64, stall: &mut f64, random: &mut Random) ->
         hit
     });
     let step = step.unwrap_or(0);
-    if *stall <= 0.0 && random.next() % 5_000 == 0 {
+    if *stall <= 0.0 && random.next().is_multiple_of(5_000) {
         *stall = 2e6 * (0.6 * random.normal()).exp();
     }
     let own = STEPS[step].2 * effect * (0.4 * random.normal()).exp();
     let latency = own + stall.max(0.0);
     *stall -= SPACING_NS as f64;
-    let lost = random.next() % 20_000 == 0;
+    let lost = random.next().is_multiple_of(20_000);
     let lag = random.next() % 30_000;
     let flags = if op * 100 < rows { WARMUP } else { 0 } | if lost { LOST } else { 0 };
     Row { step, planned: op * SPACING_NS, lag, latency: (!lost).then_some(latency as u64 + lag), flags }

@@ -110,16 +110,15 @@ fn full_1_coverage_of_the_interval() {
         "| scenario | truth | 95 % interval covers | hi/lo | bias | episodes | paired t covers | requests as unit cover |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    let mut least = f64::INFINITY;
     for scenario in Scenario::coverage() {
         let truth = scenario.truth(PPM);
         let outcomes = repeat(repetitions, |repetition| experiment(&scenario, repetition));
         println!("{}", row(&scenario, truth, &outcomes));
-        least = least.min(Share::of(&outcomes, |outcome| covers(&outcome.pooled, truth)).value());
+        // The wanted range is 93 to 97 %; beyond it by more than two Monte Carlo errors, it is missed.
+        let share = Share::of(&outcomes, |outcome| covers(&outcome.pooled, truth));
+        let slack = 2.0 * (0.93 * 0.07 / repetitions as f64).sqrt();
+        assert!((0.93 - slack..=0.97 + slack).contains(&share.value()), "{}: {share}", scenario.name);
     }
-    // Four standard errors below 95 %: what chance does not explain.
-    let bound = 0.95 - 4.0 * (0.95 * 0.05 / repetitions as f64).sqrt();
-    assert!(least >= bound, "an interval covers {least:.3}");
 }
 
 #[test]
