@@ -83,6 +83,14 @@ bench-connections *args: build
 bench-raft *args: _build-tools
     benches/raft/run.sh "$@"
 
+# The percentile table of 100 million raw samples, beside DuckDB and pandas; from histograms; the report of a large study
+bench-analysis *args: build _notebook-tools
+    benches/analysis/run.sh "$@"
+
+# How often intervals cover the truth and verdicts are right, by simulation (tables of METHODOLOGY.md; half an hour)
+coverage repetitions="500": _build-tools
+    COVERAGE_REPETITIONS="{{repetitions}}" {{cargo}} test --release --workspace --locked --test coverage -- --ignored --nocapture --test-threads 1
+
 # kill -9 during load, 50 times per stack: no acknowledged proposal may be lost
 torture-raft rounds="50": _build-tools
     TORTURE_ROUNDS="{{rounds}}" {{cargo}} test --release --workspace --locked --test torture -- --nocapture --test-threads 1

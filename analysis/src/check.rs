@@ -1,10 +1,11 @@
 //! Histogram percentiles against exact ones: whether a study's files belong together, and how far the buckets are off.
 
-use crate::counts::{Counts, PERCENTILES};
+use crate::counts::PERCENTILES;
 use crate::error::AnalysisError;
 use crate::evidence::{ALL, ArmEvidence};
 use crate::load::Study;
-use crate::samples::{Metric, read_exact};
+use crate::quick_table::{Selection, exact};
+use crate::samples::Metric;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -26,17 +27,17 @@ pub struct ExactCheck {
 /// Raw samples that cannot be read again, or that disagree with the histograms.
 pub fn check_exact(study: &Study, evidence: &[ArmEvidence], cut_ns: u64) -> Result<ExactCheck, AnalysisError> {
     let mut check = ExactCheck::default();
-    for arm in evidence {
-        let files: Vec<PathBuf> =
-            arm.blocks.iter().map(|&block| study.run_file(block, &arm.name, "requests.parquet")).collect();
-        for metric in Metric::BOTH {
-            let exact = Counts::merged(read_exact(&files, metric, cut_ns)?.values());
+    let files = |arm: &ArmEvidence| {
+        arm.blocks.iter().map(|&block| study.run_file(block, &arm.name, "requests.parquet")).collect()
+    };
+    let groups: Vec<Vec<PathBuf>> = evidence.iter().map(files).collect();
+    for metric in Metric::BOTH {
+        let selection = Selection { metric, from_ns: cut_ns, by_step: false };
+        let tables = exact(&groups, &selection, &PERCENTILES.map(|percentile| percentile.ppm))?;
+        for (arm, table) in evidence.iter().zip(&tables) {
             let pooled = arm.pooled(ALL, metric);
-            for percentile in PERCENTILES {
-                let (Some(exact), Some(pooled)) = (exact.quantile(percentile.ppm), pooled.quantile(percentile.ppm))
-                else {
-                    continue;
-                };
+            for (percentile, &exact) in PERCENTILES.iter().zip(table.get(ALL).into_iter().flatten()) {
+                let Some(pooled) = pooled.quantile(percentile.ppm) else { continue };
                 // A bucket of one nanosecond may round by one.
                 let difference = (exact.abs_diff(pooled).saturating_sub(1)) as f64 / (exact.max(1)) as f64;
                 check.cells += 1;

@@ -34,6 +34,7 @@ pub mod lanes;
 pub mod load;
 pub mod multiplicity;
 pub mod permute;
+pub mod quick_table;
 mod random;
 pub mod report;
 pub mod resources;
