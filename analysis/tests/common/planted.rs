@@ -6,6 +6,7 @@ use super::stamps::{Planted, T0, World, connects};
 use super::{Spec, write_parquet};
 use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use regauge_traces::stamps::write_stamps;
+use regauge_traces::study::sample_flags::WARMUP;
 use regauge_traces::study::{ArmRecord, Gate, Manifest, RunRecord, run_dir};
 use serde_json::{Value, json};
 use std::fs;
@@ -105,7 +106,7 @@ pub fn write_samples(run: &Path, world: &World) {
     );
     super::write_histograms_of(
         &run.join("histograms.parquet"),
-        rows.iter().map(|row| {
+        rows.iter().filter(|row| row.flags & WARMUP == 0).map(|row| {
             let latency = row.latency_ns.unwrap();
             (row.step.as_str(), latency, latency + row.planned_ns - row.sent_ns.unwrap())
         }),

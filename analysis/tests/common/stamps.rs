@@ -72,18 +72,21 @@ impl World {
 
 /// `requests` CONNECTs 10 ms apart; every `every`-th has what is planted, jittered by a tenth.
 pub fn connects(requests: u64, every: u64, planted: Planted, seed: u64) -> World {
+    connects_with(requests, |i| if i % every == every - 1 { planted } else { Planted::default() }, seed)
+}
+
+/// `requests` CONNECTs 10 ms apart, each with what is planted into it, jittered by a tenth.
+pub fn connects_with(requests: u64, mut planted: impl FnMut(u64) -> Planted, seed: u64) -> World {
     let mut random = Random(seed);
     let mut world = World { meta: meta(), ..World::default() };
     for i in 0..requests {
-        let is_slow = i % every == every - 1;
         let mut jitter = |ns: u64| (ns as f64 * (0.9 + 0.2 * random.uniform())) as u64;
-        let slow = |ns: u64| if is_slow { ns } else { 0 };
-        connect(&mut world, i, &mut |ns| jitter(ns), slow, planted);
+        connect(&mut world, i, &mut jitter, planted(i));
     }
     world
 }
 
-fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, slow: impl Fn(u64) -> u64, planted: Planted) {
+fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, planted: Planted) {
     let planned = i * 10_000_000;
     let (port, index) = (40_000 + (i % 20_000) as u32, i + 1);
     let mut at = T0 + planned;
@@ -96,13 +99,13 @@ fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, slow: 
     let started = pass(jitter(5_000));
     let read = pass(jitter(4_000));
     let queued = pass(jitter(3_000));
-    let batched = pass(jitter(6_000) + jitter(slow(planted.queued)));
+    let batched = pass(jitter(6_000) + jitter(planted.queued));
     let received = pass(jitter(40_000));
     let proposed = pass(jitter(8_000));
     let mut calls = Vec::new();
     for name in ["raft_append", "committed", "set_last_applied"] {
         let mut call = blank(Event::Call, name, META);
-        let mut plant = |ns: u64| if name == "set_last_applied" { jitter(slow(ns)) } else { 0 };
+        let mut plant = |ns: u64| if name == "set_last_applied" { jitter(ns) } else { 0 };
         let (spin, runnable) = (plant(planted.spin), plant(planted.runnable));
         let (wal, delay, wait) = (plant(planted.wal), plant(planted.delay), plant(planted.thread_wait));
         let (sleep, woken) = (plant(planted.sleep), plant(planted.woken));
