@@ -122,8 +122,9 @@ else:
     ).filter(pl.col("r") >= (pl.col("n") * 99 + 99) // 100)
     means = tail.group_by("arm").agg(pl.len().alias("requests"), pl.col("latency_ns").mean(), *[pl.col(c).mean() for c in columns])
     order = pl.DataFrame({"arm": study.names})
-    display(order.join(means, on="arm").select(
-        "arm", "requests", *[pl.col(c).map_elements(human, return_dtype=pl.String) for c in ("latency_ns", *columns)]))
+    there = [c for c in columns if means[c].sum()]
+    display(order.join(means, on="arm").select("arm", "requests", *[
+        pl.col(c).map_elements(human, return_dtype=pl.String).alias(c.removesuffix("_ns")) for c in ("latency_ns", *there)]))
     gaps = (means.select(pl.sum_horizontal(columns) - pl.col("latency_ns"))).to_series()
     print(f"{step}: lanes and latency differ by {human(float(gaps.abs().max()))} at most.")
 

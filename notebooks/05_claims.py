@@ -37,6 +37,10 @@ study = Study(STUDY)
 print(study.manifest["trace_source"])
 print(f"{study.manifest['requests']:,} requests a run, {len(study.names)} arms, {len(study.complete)} complete blocks; base: {study.base}")
 
+if study.invented():
+    print()
+    print("THE SAMPLES OF THIS STUDY ARE MADE UP. The verdicts below show how the notebook works; they say nothing about any")
+    print("runtime or machine. Run it on a study of your own.")
 decision = study.decision
 today = study.family(study.base)
 claims = []
@@ -45,6 +49,8 @@ claims = []
 def claim(number, text, source, verdict, evidence):
     assert verdict in ("supported", "refuted", "cannot tell")
     claims.append({"claim": number, "verdict": verdict, "evidence": evidence})
+    if study.invented():
+        print("(made-up samples)")
     print(f"Claim {number}: {text}\n({source})\n\n{verdict.upper()}: {evidence}")
 
 
@@ -323,4 +329,6 @@ pl.Config.set_fmt_str_lengths(200)
 pl.Config.set_tbl_width_chars(170)
 table = pl.DataFrame(claims)
 display(table)
+if study.invented():
+    print("of made-up samples:", end=" ")
 print({verdict: sum(c["verdict"] == verdict for c in claims) for verdict in ("supported", "refuted", "cannot tell")})

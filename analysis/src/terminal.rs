@@ -3,6 +3,7 @@
 use crate::analysis::{Analysis, ArmSummary, Comparison};
 use crate::counts::{PERCENTILES, Percentile};
 use crate::evidence::ALL;
+use crate::lanes::aggregate::{ArmLanes, At};
 use crate::units::{plural, ratio_with_interval, rough_count, time};
 use std::fmt::Write;
 
@@ -55,10 +56,17 @@ pub fn render(analysis: &Analysis) -> String {
         "",
     );
     footnotes(&mut text, analysis, step);
-    crate::lanes::terminal::render(&mut text, &analysis.lanes, &analysis.lanes_missing);
+    crate::lanes::terminal::render(&mut text, &tails_alone(&analysis.lanes), &analysis.lanes_missing);
     text.push('\n');
     decision(&mut text, analysis);
     text
+}
+
+/// The lanes of the tails: those around the median are for the report, so that the decision stays in sight.
+fn tails_alone(arms: &[ArmLanes]) -> Vec<ArmLanes> {
+    let mut arms = arms.to_vec();
+    arms.iter_mut().for_each(|arm| arm.groups.retain(|group| group.at == At::Tail));
+    arms
 }
 
 /// The decision: verdict, headline, what it rests on, what would change it.

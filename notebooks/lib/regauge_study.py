@@ -77,6 +77,10 @@ class Study:
         self.step, self.percentile = self.question["primary_step"], self.question["primary_percentile"]
         self.cut_ns = max(self.manifest["warmup_ns"], self.decision["steady"]["cut_ns"])
 
+    def invented(self):
+        """Whether the latencies are made up, as those of the sample study are."""
+        return "made up" in self.manifest["trace_source"]
+
     def series(self, arm):
         """Number of an arm in every figure; the base is 0."""
         return self.names.index(arm)
@@ -198,6 +202,10 @@ def times_on(axis):
     """A logarithmic axis of times."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
+    if 0 < low and high / low < 4:
+        # Within less than an octave or two there would be no tick at a round time.
+        low, high = low / 2, high * 2
+        axis.set_view_interval(low, high, ignore=True)
     decades = math.log10(max(high, 1) / max(low, 1)) if low > 0 else 3
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)))
     axis.set_major_formatter(FuncFormatter(human))

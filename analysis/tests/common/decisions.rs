@@ -27,10 +27,16 @@ fn cell(arm: &str, against: &str, tier: Tier, (value, low, high): (f64, f64, f64
         ratio: estimate(value, low, high),
         delta_ms: estimate(6.0 * (value - 1.0), 6.0 * (low - 1.0), 6.0 * (high - 1.0)),
         slo_ratio: estimate(value * 0.8, low * 0.6, high * 1.1),
+        slo_why: None,
         paired: estimate(value * 1.02, low * 0.97, high * 1.05),
         p: Some(0.0004),
         p_holm: Some(0.0012),
+        p_bar: Some(0.006),
+        p_bar_holm: (tier == Tier::MigrationEffect).then_some(0.012),
         refused: None,
+        low_confidence: false,
+        excludes_worth: low >= 0.8,
+        largest_block_share: Some(0.14),
         blocks_needed: (tier == Tier::Inconclusive).then_some(31),
         why: format!("{arm} against {against}: {}, from {blocks} complete blocks.", tier.label()),
         with_flagged: estimate(value * 1.01, low * 0.95, high * 1.08),
@@ -126,6 +132,7 @@ pub fn decision(analysis: &Analysis, verdict: &'static str) -> Decision {
             blocks: 12,
             beyond_max: false,
         }),
+        sizing_why: None,
         attribution: names
             .iter()
             .map(|arm| Attribution {

@@ -4,9 +4,8 @@
 //! costs is no measurement, and says so.
 
 use crate::analysis::Analysis;
-use crate::counts::PERCENTILES;
+use crate::decide::words;
 use crate::decision::{Decision, Estimate, PrimaryCell, Tier};
-use crate::evidence::ALL;
 use crate::units::{ratio, ratio_with_interval, round_time};
 use serde::Serialize;
 
@@ -21,17 +20,6 @@ pub struct Consequences {
     pub revisit: Vec<String>,
     /// What a migration costs besides, which no study measures.
     pub cost: Vec<String>,
-}
-
-/// The primary percentile in words: `P99.9 of all requests`.
-pub fn primary_name(decision: &Decision) -> String {
-    let design = &decision.question.design;
-    let label = PERCENTILES.iter().find(|p| p.key == design.primary_percentile).map(|p| p.label);
-    let label = label.unwrap_or(design.primary_percentile.as_str());
-    match design.primary_step.as_str() {
-        ALL => format!("{label} of all requests"),
-        step => format!("{label} of {step}"),
-    }
 }
 
 /// The runtime of a stack: its name before the first dash.
@@ -66,7 +54,7 @@ impl Consequences {
     /// Puts them into words.
     pub fn of(analysis: &Analysis) -> Self {
         let decision = &analysis.decision;
-        let (primary, base) = (primary_name(decision), analysis.base.as_str());
+        let (primary, base) = (words::primary(&decision.question.design), analysis.base.as_str());
         let chosen = chosen(analysis, decision);
         let arm = chosen.map_or("the arm named above", |cell| cell.arm.as_str());
         let mut now = Vec::new();

@@ -76,8 +76,10 @@ fn objective(decision: &Decision, analysis: &Analysis, arm: &ArmSummary) -> Cell
     if arm.name == analysis.base {
         return Cell::of("1");
     }
-    let cell = decision.primary.iter().find(|cell| cell.arm == arm.name).and_then(|cell| cell.slo_ratio);
-    let Some(estimate) = cell else { return Cell::of("–") };
+    let Some(cell) = decision.primary.iter().find(|cell| cell.arm == arm.name) else { return Cell::of("–") };
+    let Some(estimate) = cell.slo_ratio else {
+        return Cell::classed("–", "long").note(cell.slo_why.clone().unwrap_or_default());
+    };
     let ends = estimate.low.zip(estimate.high);
     let class = match ends {
         Some((_, high)) if high < 1.0 => "lower",

@@ -32,6 +32,7 @@ pub struct Page {
     costs: Table,
     settings: Table,
     gates: Table,
+    steady: Vec<String>,
     left_out: Vec<String>,
     digests: Vec<String>,
     check: String,
@@ -61,6 +62,7 @@ impl Page {
             costs: effect::costs(analysis),
             settings: validity::settings(study, analysis),
             gates: validity::gates(study, analysis),
+            steady: validity::steady(&analysis.decision),
             left_out: validity::left_out(analysis),
             digests: validity::digests(study),
             check: format!(

@@ -1,8 +1,9 @@
 //! The first page: the decision and what it rests on, in the order in which it is asked.
 
-use super::consequences::{Consequences, primary_name, shown};
+use super::consequences::{Consequences, shown};
 use super::table::{Cell, Row, Table};
 use crate::analysis::Analysis;
+use crate::decide::words;
 use crate::decision::{Attribution, Decision, Estimate, LoadCell, LoadCurves, PrimaryCell, Tier};
 use crate::load::Study;
 use crate::report::figures::interval_bar::{Bars, axis, bar};
@@ -51,7 +52,7 @@ impl Record {
             would_change: decision.would_change.clone(),
             question: format!(
                 "Does an arm bring {} below × {} of {}, and by more than {}?",
-                primary_name(decision),
+                words::primary(design),
                 ratio(design.worth_ratio),
                 analysis.base,
                 round_time(design.floor_ms * 1e6)
@@ -64,7 +65,7 @@ impl Record {
                 &decision.primary.iter().collect::<Vec<_>>(),
                 "The primary percentile of every arm against the base",
             ),
-            notes: decision.primary.iter().map(|cell| format!("{}: {}", cell.arm, cell.why)).collect(),
+            notes: decision.primary.iter().map(note).collect(),
             floor: floor(decision),
             is_trusted: decision.control.as_ref().is_some_and(|control| control.trusted),
             trade_offs: decision.trade_offs.clone(),
@@ -85,6 +86,15 @@ impl Record {
     }
 }
 
+/// What a cell says, and what it would say without the gates.
+fn note(cell: &PrimaryCell) -> String {
+    let mut text = format!("{}: {}", cell.arm, cell.why);
+    if let Some(estimate) = cell.with_flagged {
+        text += &format!(" With the flagged blocks it is × {}.", shown(estimate));
+    }
+    text
+}
+
 fn verdict_class(verdict: &str) -> &'static str {
     match verdict {
         "MIGRATE" => "migrate",
@@ -97,14 +107,22 @@ fn verdict_class(verdict: &str) -> &'static str {
 fn bar_facts(decision: &Decision) -> Vec<(&'static str, String)> {
     let design = &decision.question.design;
     let mut facts = vec![
-        ("Primary", primary_name(decision)),
+        ("Primary", words::primary(design)),
         ("Worth it below", format!("× {}, beyond {}", ratio(design.worth_ratio), round_time(design.floor_ms * 1e6))),
         ("Equivalent", format!("× {} to {}", ratio(design.equivalent_low), ratio(design.equivalent_high))),
         ("Objective", format!("answered within {}", round_time(design.slo_ms * 1e6))),
         ("Control (A/A)", design.control.clone().unwrap_or_else(|| "none".to_owned())),
     ];
     if let Some(until) = design.until {
-        facts.push(("Sized for", format!("± {:.0} %", until * 100.0)));
+        let how = match (&decision.sizing, &decision.sizing_why) {
+            (Some(sizing), _) if sizing.beyond_max => {
+                format!(": {} blocks, more than the {} allowed", sizing.blocks, design.blocks_max)
+            }
+            (Some(sizing), _) => format!(": {} blocks", sizing.blocks),
+            (None, Some(why)) => format!(": {why}"),
+            (None, None) => String::new(),
+        };
+        facts.push(("Sized for", format!("± {:.0} %{how}", until * 100.0)));
     }
     if let Some(load) = design.load {
         facts.push(("Load", format!("{:.0} % of the base's knee", load * 100.0)));
@@ -148,8 +166,10 @@ fn cells(analysis: &Analysis, cells: &[&PrimaryCell], caption: &'static str) -> 
         .iter()
         .map(|cell| {
             let delta = cell.delta_ms.map_or_else(|| Cell::of("–"), difference);
-            let p =
-                cell.p_holm.or(cell.p).map(|p| if p < 0.001 { "p < 0.001".to_owned() } else { format!("p {p:.3}") });
+            let p = cell.p_holm.or(cell.p);
+            let p = p.map(|p| if p < 0.001 { "p < 0.001".to_owned() } else { format!("p {p:.3}") });
+            let small = [p, cell.low_confidence.then(|| "low confidence".to_owned())];
+            let small: Vec<String> = small.into_iter().flatten().collect();
             let head = match is_same_base {
                 true => cell.arm.clone(),
                 false => format!("{} ÷ {}", cell.arm, cell.against),
@@ -162,7 +182,7 @@ fn cells(analysis: &Analysis, cells: &[&PrimaryCell], caption: &'static str) -> 
                     cell.ratio.map_or_else(|| Cell::of("–"), |estimate| Cell::of(shown(estimate))),
                     Cell { picture: bar(&bars, cell.ratio, series(&cell.arm)), ..Cell::default() },
                     delta,
-                    Cell { more: p.unwrap_or_default(), ..Cell::classed(cell.tier.label(), tier_class(cell.tier)) },
+                    Cell { more: small.join(", "), ..Cell::classed(cell.tier.label(), tier_class(cell.tier)) },
                 ],
             }
         })

@@ -3,7 +3,9 @@
 use super::plain::{flatten, plain};
 use super::table::{Cell, Row, Table};
 use crate::analysis::Analysis;
+use crate::decision::Decision;
 use crate::load::Study;
+use crate::units::round_time;
 use regauge_traces::study::RunRecord;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,6 +110,36 @@ pub fn digests(study: &Study) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// Warm-up and steady state, in sentences.
+pub fn steady(decision: &Decision) -> Vec<String> {
+    let steady = &decision.steady;
+    let planned = round_time(steady.planned_ns as f64);
+    let cut = round_time(steady.cut_ns as f64);
+    let mut said = vec![match steady.mser_ns {
+        Some(mser) => format!(
+            "Requests planned in the first {cut} enter no figure: the plan's warm-up is {planned}, and the truncation point \
+             of MSER over all runs is {}.",
+            round_time(mser as f64)
+        ),
+        None => format!("Requests planned in the first {cut} enter no figure, as planned."),
+    }];
+    said.extend(steady.untested.clone());
+    if !steady.not_reached.is_empty() {
+        said.push(format!("These runs never settled: {}.", steady.not_reached.join(", ")));
+    }
+    said.extend(steady.moved.iter().map(|step| {
+        format!(
+            "Block {}, {}: the level moved by {:+.0} % at {} (p {:.3}).",
+            step.block,
+            step.arm,
+            step.change * 100.0,
+            round_time(step.at_ns as f64),
+            step.p
+        )
+    }));
+    said
 }
 
 /// Runs that entered no figure, each with its reason.
