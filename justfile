@@ -63,7 +63,7 @@ bench-driver *args: build _test-tools
 bench-tap *args: build _test-tools
     benches/tap/run.sh "$@"
 
-# What a recorded span costs, beside fastrace and tracing's fmt layer
+# What a recorded span costs, beside fastrace and tracing's fmt layer; and what recording leaves of every stack's rate
 bench-layer *args: _build-tools
     benches/layer/run.sh "$@"
 

@@ -22,6 +22,7 @@ pub fn meta() -> StampsMeta {
         clock: "clock_gettime".into(),
         slice_every: 1,
         long_poll_ns: 50_000,
+        run_delay: true,
         threads: vec![thread(SHARD, "shard-0", "broker"), thread(META, "meta", "meta"), thread(META, "meta", "server")],
         ..StampsMeta::default()
     }
@@ -43,6 +44,8 @@ pub struct Planted {
     pub sleep: u64,
     /// Other proposals under way before ours is sent.
     pub queued: u64,
+    /// Behind openraft's read of the log, before the entry is applied.
+    pub behind: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -109,10 +112,20 @@ fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, plante
         let (spin, runnable) = (plant(planted.spin), plant(planted.runnable));
         let (wal, delay, wait) = (plant(planted.wal), plant(planted.delay), plant(planted.thread_wait));
         let (sleep, woken) = (plant(planted.sleep), plant(planted.woken));
+        let behind = plant(planted.behind);
+        if behind > 0 {
+            let mut read = blank(Event::Call, "other", META);
+            (read.first, read.count) = (Some(index), Some(1));
+            read.started_ns = Some(pass(0));
+            read.finished_ns = Some(pass(behind));
+            (read.cpu_ns, read.run_delay_ns) = (Some(0), Some(0));
+            calls.push(read);
+        }
         call.queued_ns = Some(pass(jitter(2_000)));
         call.started_ns = Some(pass(0));
         let cpu = jitter(15_000) + spin;
         call.finished_ns = Some(pass(cpu + runnable + wal + delay + wait + sleep));
+        call.woken_ns = call.finished_ns;
         call.resumed_ns = Some(pass(woken));
         (call.first, call.count) = (Some(index), Some(1));
         (call.cpu_ns, call.run_delay_ns) = (Some(cpu), Some(runnable));
@@ -131,7 +144,8 @@ fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, plante
     let end = pass(jitter(30_000));
 
     let mut stamp = blank(Event::Read, "", SHARD);
-    (stamp.shard, stamp.conn, stamp.port, stamp.offset) = (Some(0), Some(i), Some(port), Some(60));
+    (stamp.shard, stamp.conn, stamp.port, stamp.offset, stamp.count) =
+        (Some(0), Some(i), Some(port), Some(60), Some(60));
     (stamp.woken_ns, stamp.started_ns, stamp.resumed_ns) = (Some(woken), Some(started), Some(read));
     world.stamps.push(stamp);
     let mut stamp = blank(Event::Op, "meta", SHARD);
@@ -146,7 +160,7 @@ fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, plante
     world.stamps.push(stamp);
     world.stamps.extend(calls);
     let mut stamp = blank(Event::Reply, "", SHARD);
-    (stamp.shard, stamp.conn, stamp.port, stamp.offset) = (Some(0), Some(i), Some(port), Some(9));
+    (stamp.shard, stamp.conn, stamp.port, stamp.offset, stamp.count) = (Some(0), Some(i), Some(port), Some(9), Some(9));
     (stamp.op, stamp.queued_ns, stamp.finished_ns) = (Some(i), Some(replied), Some(written));
     world.stamps.push(stamp);
 

@@ -29,6 +29,7 @@ pub struct Record {
     is_trusted: bool,
     trade_offs: Vec<String>,
     attribution: Option<Table>,
+    other_gaps: Option<Table>,
     loads: Option<Table>,
     load_notes: Vec<String>,
     against_today: Option<Table>,
@@ -69,7 +70,8 @@ impl Record {
             floor: floor(decision),
             is_trusted: decision.control.as_ref().is_some_and(|control| control.trusted),
             trade_offs: decision.trade_offs.clone(),
-            attribution: attribution(&decision.attribution),
+            attribution: attribution(decision.attribution.iter().filter(|of| is_headline(analysis, of))),
+            other_gaps: attribution(decision.attribution.iter().filter(|of| !is_headline(analysis, of))),
             loads: decision.loads.as_ref().and_then(loads),
             load_notes: load_notes(decision),
             against_today: cells(
@@ -256,9 +258,14 @@ fn lane_name(name: &str) -> String {
     }
 }
 
-fn attribution(attributions: &[Attribution]) -> Option<Table> {
+/// A gap to the base in whole requests; those to other arms and in single steps stand with the evidence.
+fn is_headline(analysis: &Analysis, of: &Attribution) -> bool {
+    of.against == analysis.base && of.step != crate::lanes::aggregate::SET_LAST_APPLIED
+}
+
+fn attribution<'a>(attributions: impl Iterator<Item = &'a Attribution>) -> Option<Table> {
     const SHOWN: usize = 3;
-    let rows = attributions.iter().map(|of| {
+    let rows = attributions.map(|of| {
         let mut lanes: Vec<&(String, f64)> = of.lanes_ns.iter().collect();
         lanes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
         let largest = lanes.iter().take(SHOWN).filter(|(_, ns)| ns.abs() >= 1.0);
@@ -271,7 +278,7 @@ fn attribution(attributions: &[Attribution]) -> Option<Table> {
             Cell::classed(largest.join(", "), "words"),
             Cell::classed(of.finding.clone(), "words"),
         ];
-        Row { head: of.arm.clone(), key: String::new(), class: "", cells }
+        Row { head: format!("{} − {}", of.arm, of.against), key: String::new(), class: "", cells }
     });
     let rows: Vec<Row> = rows.collect();
     let columns = ["mean of the slowest 1 %", "of it woken→polled", "largest lanes", "finding"];
