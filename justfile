@@ -63,7 +63,7 @@ bench-driver *args: build _test-tools
 bench-tap *args: build _test-tools
     benches/tap/run.sh "$@"
 
-# What a recorded span costs, beside fastrace and tracing's fmt layer
+# What a recorded span costs, beside fastrace and tracing's fmt layer; and what recording leaves of every stack's rate
 bench-layer *args: _build-tools
     benches/layer/run.sh "$@"
 
@@ -99,9 +99,9 @@ torture-raft rounds="50": _build-tools
 _build-tools:
     @tools/need.sh g++:g++ make:make clang:clang libclang:libclang-dev
 
-# Real MQTT brokers, clients and fio to compare with
+# Real MQTT brokers, clients and fio to compare with, and a browser to look at the report
 _test-tools:
-    @tools/need.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients fio:fio python3:python3 venv:python3-venv
+    @tools/need.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients fio:fio python3:python3 venv:python3-venv chromium:chromium
 
 _notebook-tools:
     @tools/need.sh python3:python3 venv:python3-venv

@@ -8,7 +8,7 @@ use common::{ArmSpec, Spec, write_study};
 use polars::prelude::*;
 use regauge_analysis::counts::{Counts, PERCENTILES};
 use regauge_analysis::samples::{Metric, read_exact, read_requests};
-use regauge_analysis::{Evaluation, analyze, report, terminal};
+use regauge_analysis::{Evaluation, analyze, terminal};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -18,13 +18,6 @@ fn study(spec: &Spec) -> (tempfile::TempDir, Evaluation) {
     write_study(dir.path(), spec);
     let evaluation = Evaluation::of(dir.path()).unwrap();
     (dir, evaluation)
-}
-
-/// No element of a page may ask for anything from anywhere.
-fn assert_offline(html: &str) {
-    for forbidden in ["http:", "https:", "src=", "href=", "url(", "@import", "<link", "<iframe", "fetch("] {
-        assert!(!html.contains(forbidden), "the report contains `{forbidden}`");
-    }
 }
 
 #[test]
@@ -165,16 +158,6 @@ fn a_planted_ratio_is_found() {
 }
 
 #[test]
-fn the_terminal_table() {
-    let (_dir, evaluation) = study(&Spec { requests: 12_000, ..Spec::small() });
-    let text = terminal::render(&evaluation.analysis);
-    for line in text.lines() {
-        assert!(line.chars().count() <= terminal::WIDTH, "{} columns: {line}", line.chars().count());
-    }
-    insta::assert_snapshot!(text);
-}
-
-#[test]
 fn one_block_and_one_arm_say_what_they_lack() {
     let (_dir, one_block) = study(&Spec { blocks: 1, ..Spec::small() });
     let row = &one_block.analysis.comparisons[0];
@@ -186,7 +169,7 @@ fn one_block_and_one_arm_say_what_they_lack() {
     assert!(alone.analysis.comparisons.is_empty());
     assert!(alone.analysis.verdict_why[0].contains("one arm"));
     assert!(!terminal::render(&alone.analysis).is_empty());
-    assert_offline(&fs::read_to_string(alone.write_report().unwrap()).unwrap());
+    alone.write_report().unwrap();
 }
 
 #[test]
@@ -223,44 +206,6 @@ fn tables_open_with_polars() {
     let csv = fs::read_to_string(dir.path().join("tables/percentiles.csv")).unwrap();
     assert_eq!(csv.lines().count(), 121);
     assert!(csv.starts_with("arm,step,metric,percentile,value_ns,"), "{csv}");
-}
-
-#[test]
-fn the_report_is_one_offline_file() {
-    let dir = tempfile::tempdir().unwrap();
-    write_study(dir.path(), &Spec::small());
-    let path = report(dir.path()).unwrap();
-    assert_eq!(path, dir.path().join("report.html"));
-    let html = fs::read_to_string(path).unwrap();
-    assert_offline(&html);
-    assert!(html.len() < 1_000_000, "{} bytes", html.len());
-    let order = [
-        "INSUFFICIENT EVIDENCE",
-        ">Percentiles<",
-        ">The tail<",
-        ">Ratio to the base<",
-        ">Over time: P50<",
-        "settings</h2>",
-        ">Validity<",
-        ">The host,",
-        ">How to reproduce it<",
-    ];
-    let places: Vec<usize> = order.iter().map(|text| html.find(text).unwrap_or_else(|| panic!("no {text}"))).collect();
-    assert!(places.is_sorted(), "{places:?}");
-    // Times have units a person reads; raw nanoseconds stay in the embedded JSON.
-    let page = &html[..html.find(r#"id="analysis""#).unwrap()];
-    assert!(!page.contains("NaN") && !page.contains("inf"));
-    // Two runs of the same analysis give the same file.
-    assert_eq!(html, fs::read_to_string(report(dir.path()).unwrap()).unwrap());
-}
-
-#[test]
-fn hostile_names_are_escaped() {
-    let mut spec = Spec::small();
-    spec.arms[1] = spec.arms[1].clone().set("note", Value::from("</script><script>alert(1)</script>"));
-    let (_dir, evaluation) = study(&spec);
-    let html = fs::read_to_string(evaluation.write_report().unwrap()).unwrap();
-    assert!(!html.contains("<script>alert"));
 }
 
 #[test]

@@ -17,7 +17,7 @@ mod threats;
 pub mod tier;
 mod trade_offs;
 pub mod verdict;
-mod words;
+pub(crate) mod words;
 
 pub use frame::{Frame, Roles};
 

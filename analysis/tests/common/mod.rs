@@ -10,6 +10,8 @@ use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use regauge_traces::study::sample_flags::{LOST, NO_REPLY, WARMUP};
 use regauge_traces::study::{
     ArmRecord, Design, Gate, LayoutRecord, REQUEST_COLUMNS, RunRecord, STUDY_VERSION, Stage, run_dir,
@@ -352,7 +354,15 @@ pub fn write_histograms_of<'a>(path: &Path, rows: impl Iterator<Item = (&'a str,
 }
 
 pub fn write_parquet(path: &Path, batch: RecordBatch) {
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+    // As the replayer writes: small files, of which one sample study is in the repository.
+    let compression = Compression::ZSTD(ZstdLevel::try_new(9).unwrap());
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_dictionary_enabled(false)
+        .set_column_dictionary_enabled("step".into(), true)
+        .build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 }
