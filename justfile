@@ -69,7 +69,7 @@ bench-driver *args: build _test-tools
 bench-tap *args: build _test-tools
     benches/tap/run.sh "$@"
 
-# What a recorded span costs, beside fastrace and tracing's fmt layer
+# What a recorded span costs, beside fastrace and tracing's fmt layer; and what recording leaves of every stack's rate
 bench-layer *args: _build-tools
     benches/layer/run.sh "$@"
 
@@ -89,6 +89,14 @@ bench-connections *args: build
 bench-raft *args: _build-tools
     benches/raft/run.sh "$@"
 
+# The percentile table of 100 million raw samples, beside DuckDB and pandas; from histograms; the report of a large study
+bench-analysis *args: build _notebook-tools
+    benches/analysis/run.sh "$@"
+
+# How often intervals cover the truth and verdicts are right, by simulation (tables of METHODOLOGY.md; half an hour)
+coverage repetitions="500": _build-tools
+    COVERAGE_REPETITIONS="{{repetitions}}" {{cargo}} test --release --workspace --locked --test coverage -- --ignored --nocapture --test-threads 1
+
 # kill -9 during load, 50 times per stack: no acknowledged proposal may be lost
 torture-raft rounds="50": _build-tools
     TORTURE_ROUNDS="{{rounds}}" {{cargo}} test --release --workspace --locked --test torture -- --nocapture --test-threads 1
@@ -97,9 +105,9 @@ torture-raft rounds="50": _build-tools
 _build-tools:
     @tools/need.sh g++:g++ make:make clang:clang libclang:libclang-dev
 
-# Real MQTT brokers, clients and fio to compare with
+# Real MQTT brokers, clients and fio to compare with, and a browser to look at the report
 _test-tools:
-    @tools/need.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients fio:fio python3:python3 venv:python3-venv
+    @tools/need.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients fio:fio python3:python3 venv:python3-venv chromium:chromium
 
 _notebook-tools:
     @tools/need.sh python3:python3 venv:python3-venv

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Executes all notebooks on a study: notebooks/run.sh STUDY [OUT]
-# The sources are the .py files (jupytext, percent format); OUT receives the executed .ipynb (default STUDY/notebooks).
+# The sources are the numbered .py files (jupytext, percent format); OUT receives the executed .ipynb (default
+# STUDY/notebooks) and what they share, so that they can be opened and run again there.
 # Python packages go into a virtual environment in the cache directory, never into the system.
 set -eu
 
@@ -29,7 +30,12 @@ fi
 PATH=$venv/bin:$PATH
 export PATH
 export JUPYTER_PATH="$venv/share/jupyter"
-for source in "$here"/*.py; do
+# Beside the sources it stays in lib/, where the notebooks look too.
+[ "$out" = "$here" ] || cp "$here/lib/regauge_study.py" "$out/"
+PYTHONPATH=$here/lib${PYTHONPATH:+:$PYTHONPATH}
+PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH PYTHONDONTWRITEBYTECODE
+for source in "$here"/[0-9]*.py; do
     name=$(basename "$source" .py)
     jupytext --quiet --to ipynb --output "$out/$name.ipynb" "$source"
     jupyter nbconvert --log-level=WARN --to notebook --inplace --execute "$out/$name.ipynb"

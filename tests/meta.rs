@@ -10,15 +10,18 @@ use regauge_runtimes::meta::rpc::net::{Tasks, Tokio};
 use regauge_runtimes::meta::rpc::pb::meta_client::MetaClient;
 use regauge_runtimes::meta::rpc::{Client, Links, pb};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// More than a store needs to open, less than a few thousand sessions.
+const FILE_BYTES_MAX: u64 = 256 << 10;
 const SETTINGS: &str = r#"{"blocking_threads":4,"iowq_bounded":4}"#;
 
 struct Node {
@@ -220,4 +223,94 @@ async fn connect(addr: SocketAddr, known: bool) {
             _ => {}
         }
     }
+}
+
+/// A CONNECT of a session that is kept; whether it was granted.
+fn open_raw(addr: SocketAddr, name: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(addr) else { return false };
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut packet = vec![0x10, 12 + name.len() as u8];
+    packet.extend(b"\x00\x04MQTT\x04\x00\x00\x3c");
+    packet.extend([0, name.len() as u8]);
+    packet.extend(name.as_bytes());
+    let mut answer = [0; 4];
+    stream.write_all(&packet).is_ok() && stream.read_exact(&mut answer).is_ok() && answer == [0x20, 2, 0, 0]
+}
+
+/// RocksDB cannot write any more: the server says so and ends, and every CONNACK that it gave stands for a session that
+/// is there.
+#[test]
+fn a_full_disk_stops_the_server_with_a_clear_error() {
+    for (stack, placement) in
+        [("tokio-shared", "inline"), ("tokio-pinned", "offload"), ("monoio", "own-thread"), ("compio", "inline")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = format!(r#"{{"blocking_threads":4,"iowq_bounded":4,"placement":"{placement}"}}"#);
+        let mut command = regauge();
+        command.args(["serve", "--machine", "--stack", stack, "--listen", "127.0.0.1:0", "--settings", &settings]);
+        command.arg("--data").arg(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: both calls are async-signal-safe, and nothing else is done between fork and exec. A signal that is
+        // ignored stays so: the write beyond the limit then fails with EFBIG, as one to a full disk with ENOSPC.
+        unsafe {
+            command.pre_exec(|| {
+                let limit = libc::rlimit { rlim_cur: FILE_BYTES_MAX, rlim_max: FILE_BYTES_MAX };
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        let mut server = Guard(command.spawn().unwrap());
+        let _stdin = server.0.stdin.take();
+        let mut stdout = BufReader::new(server.0.stdout.take().unwrap());
+        let addr: SocketAddr = said(&mut stdout)["ready"]["addr"].as_str().unwrap().parse().unwrap();
+        let granted: Vec<String> =
+            (0..20_000).map(|n| format!("client-{n}")).take_while(|name| open_raw(addr, name)).collect();
+        assert!((1..20_000).contains(&granted.len()), "{stack}: {} sessions", granted.len());
+        let status = server.0.wait().unwrap();
+        let mut text = String::new();
+        server.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        stdout.read_to_string(&mut text).unwrap();
+        assert!(!status.success(), "{stack}: {text}");
+        assert!(text.contains("must not acknowledge what it did not write"), "{stack}: {text}");
+        assert!(!text.contains("panicked"), "{stack}: {text}");
+        let store = Store::open(&dir.path().join("meta")).unwrap();
+        let stored: BTreeSet<String> = store.sessions().map(|session| session.unwrap().client).collect();
+        let lost: Vec<&String> = granted.iter().filter(|client| !stored.contains(*client)).collect();
+        assert!(lost.is_empty(), "{stack}: acknowledged and lost: {lost:?}");
+    }
+}
+
+/// A session whose filters are more than one call to the meta-service may carry: the client is told, and the node serves
+/// on, also whoever proposes such a thing by gRPC.
+#[test]
+fn a_session_beyond_limits_is_refused_and_the_server_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = common::Server::start("tokio-pinned", dir.path(), SETTINGS);
+    let mut stream = TcpStream::connect(server.addr).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01a").unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    let mut codes = Vec::new();
+    for n in 0..24_u8 {
+        let filter = format!("{n:02}/{}", "x".repeat(60_000));
+        let length = filter.len() + 5;
+        let mut packet = vec![0x82, length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8, 0, n + 1];
+        packet.extend((filter.len() as u16).to_be_bytes());
+        packet.extend(filter.as_bytes());
+        packet.push(1);
+        stream.write_all(&packet).unwrap();
+        let mut suback = [0; 5];
+        stream.read_exact(&mut suback).unwrap();
+        assert_eq!(suback[..4], [0x90, 3, 0, n + 1]);
+        codes.push(suback[4]);
+    }
+    let granted = codes.iter().take_while(|code| **code == 1).count();
+    assert!((8..17).contains(&granted) && codes[granted..].iter().all(|code| *code == 0x80), "{codes:?}");
+    assert!(open_raw(server.addr, "another"), "the server goes on");
+    let record = server.stop();
+    assert_eq!(record["digest"]["sessions"], 2, "{record}");
 }

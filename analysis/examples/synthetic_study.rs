@@ -1,22 +1,53 @@
 //! Writes a study with known truth, for trying the analysis, the report and the notebooks without a measurement.
 //!
-//! `cargo run --release -p regauge-analysis --example synthetic_study -- DIR [small|full]`
+//! `synthetic_study DIR [small|full|sample] [MIGRATE|FIX|STAY|INSUFFICIENT]`
+//!
+//! `small` is what tests use, `full` is as large as a real study, `sample` is notebooks/sample-study, tables and report
+//! included. With a verdict, report.html is written too, with a
+//! made-up decision of that verdict: for looking at the page, never for reading it.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/common/decisions.rs"]
+mod decisions;
+#[path = "../tests/common/sample.rs"]
+mod sample;
 
+use common::{ArmSpec, Spec};
+use regauge_analysis::{Evaluation, terminal};
 use std::path::Path;
 
-fn main() {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let Some(dir) = arguments.next() else {
-        eprintln!("name the directory to write: synthetic_study DIR [small|full]");
-        std::process::exit(2);
+        return Err("name the directory to write: synthetic_study DIR [small|full] [VERDICT]".into());
     };
-    let mut spec = common::Spec::small();
-    if arguments.next().as_deref() == Some("full") {
-        spec = common::Spec { blocks: 10, requests: 60_000, interval_ns: 500_000, warmup_ns: 3_000_000_000, ..spec };
+    let size = arguments.next();
+    if size.as_deref() == Some("sample") {
+        sample::write_sample(Path::new(&dir));
+        let evaluation = Evaluation::of(Path::new(&dir))?;
+        evaluation.write_tables()?;
+        print!("{}", terminal::render(&evaluation.analysis));
+        println!("\n{}", evaluation.write_report()?.display());
+        return Ok(());
     }
-    common::write_study(Path::new(&dir), &spec);
-    println!("{dir}: {} blocks of {} requests, {} arms", spec.blocks, spec.requests, spec.arms.len());
+    let mut spec = Spec::small();
+    if size.as_deref() == Some("full") {
+        spec = Spec { blocks: 10, requests: 60_000, interval_ns: 500_000, warmup_ns: 3_000_000_000, ..spec };
+        let again = ArmSpec { name: "tokio-shared-again", ..spec.arms[0].clone() };
+        spec.arms.extend([again, ArmSpec::new("tokio-own-thread", "tokio-shared", 170e3).stalls(1.7e-3, 7e6)]);
+    }
+    let dir = Path::new(&dir);
+    common::write_study(dir, &spec);
+    println!("{}: {} blocks of {} requests, {} arms", dir.display(), spec.blocks, spec.requests, spec.arms.len());
+    if let Some(verdict) = arguments.next() {
+        let verdict = decisions::VERDICTS.into_iter().find(|name| name.starts_with(&verdict));
+        let mut evaluation = Evaluation::of(dir)?;
+        let analysis = &mut evaluation.analysis;
+        analysis.verdict = verdict.ok_or("no such verdict")?;
+        analysis.decision = decisions::decision(analysis, analysis.verdict);
+        print!("{}", terminal::render(analysis));
+        println!("\n{}", evaluation.write_report()?.display());
+    }
+    Ok(())
 }

@@ -2,27 +2,24 @@
 //!
 //! Fields may be added; none changes its meaning without a new [`ANALYSIS_VERSION`].
 
-use crate::compare::{Contrast, contrast};
-use crate::counts::{Counts, PERCENTILES, Percentile};
-use crate::decision::Decision;
+use crate::check::ExactCheck;
+use crate::comparisons::compare_arm;
+use crate::decide::{Input, decide};
+use crate::decision::{Decision, SteadyState};
 use crate::error::AnalysisError;
 use crate::evidence::{ALL, ArmEvidence, Tally, common_blocks};
 use crate::lanes::StudyLanes;
 use crate::lanes::aggregate::ArmLanes;
 use crate::load::Study;
 use crate::resources::{Resources, resources};
-use crate::samples::{Metric, read_exact};
+use crate::samples::Metric;
+use crate::source::Source;
 use crate::tails::{Refusal, Tails, tails};
-use crate::verdict::{Verdict, judge};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Version of the JSON contract.
 pub const ANALYSIS_VERSION: u32 = 2;
-
-/// Histograms of three digits may differ from exact percentiles by this share.
-pub const HISTOGRAM_ERROR: f64 = 0.001;
 
 /// Everything that the tables say.
 #[derive(Debug, Clone, Serialize)]
@@ -145,34 +142,33 @@ pub struct Comparison {
     pub paired_high: Option<f64>,
     /// The largest share of either arm's exceedances that one block holds.
     pub largest_block_share: Option<f64>,
-    /// p-value of the exact label-swap permutation test, adjusted over all secondary cells of the study (maxT); `None`
-    /// for the primary cell and where the cell is refused.
+    /// p-value of the exact label-swap permutation test over complete blocks, adjusted over all secondary cells of the
+    /// study: maxT within the arm, times the number of arms. `None` for the primary cell and where the cell is refused.
     pub p_adjusted: Option<f64>,
-}
-
-/// Histogram percentiles against exact ones, all shown cells of step `all`.
-#[derive(Debug, Clone, Serialize)]
-pub struct ExactCheck {
-    /// Cells compared.
-    pub cells: u64,
-    /// The largest relative difference.
-    pub largest_difference: f64,
 }
 
 /// Builds the analysis from what was read.
 ///
 /// # Errors
-/// Raw samples that cannot be read again, or that disagree with the histograms.
-pub fn summarise(study: &Study, evidence: &[ArmEvidence], lanes: &StudyLanes) -> Result<Analysis, AnalysisError> {
+/// A nested study of another load that is there and cannot be read.
+pub fn summarise(
+    study: &Study,
+    source: &dyn Source,
+    evidence: &[ArmEvidence],
+    lanes: &StudyLanes,
+    steady: SteadyState,
+    check: ExactCheck,
+) -> Result<Analysis, AnalysisError> {
     let arms: Vec<ArmSummary> = evidence.iter().map(|arm| summarise_arm(study, arm)).collect();
     let mut comparisons = Vec::new();
     if let Some((base, others)) = evidence.split_first() {
         for arm in others {
-            comparisons.extend(compare_arm(study, arm, base));
+            comparisons.extend(compare_arm(&common_blocks(study, &arm.name, &base.name), arm, base));
         }
     }
-    let check = check_exact(study, evidence)?;
-    let Verdict { verdict, why, finding } = judge(study, &arms, &comparisons);
+    let lanes_of_arms = lanes.summary();
+    let input = Input { study, source, evidence, arms: &arms, lanes: &lanes_of_arms, steady };
+    let decision = decide(input, &mut comparisons)?;
     Ok(Analysis {
         version: ANALYSIS_VERSION,
         base: study.manifest.base.clone(),
@@ -181,11 +177,11 @@ pub fn summarise(study: &Study, evidence: &[ArmEvidence], lanes: &StudyLanes) ->
         arms,
         comparisons,
         check,
-        verdict,
-        decision: Decision::none_yet(study, verdict, &why, &finding),
-        verdict_why: why,
-        finding,
-        lanes: lanes.summary(),
+        verdict: decision.verdict,
+        verdict_why: decision.why.clone(),
+        finding: decision.headline.clone(),
+        decision,
+        lanes: lanes_of_arms,
         lanes_missing: lanes.missing(),
     })
 }
@@ -244,123 +240,4 @@ fn why_invalid(study: &Study, arm: &str) -> Vec<String> {
     let unfinished = study.unfinished.iter().filter(|(_, name)| name == arm);
     why.extend(unfinished.map(|(block, _)| format!("block {block}: the run did not finish (it has no run.json)")));
     why
-}
-
-fn compare_arm(study: &Study, arm: &ArmEvidence, base: &ArmEvidence) -> Vec<Comparison> {
-    let blocks = common_blocks(study, &arm.name, &base.name);
-    let mut rows = Vec::new();
-    for step in arm.steps() {
-        let of_arm = arm.counts_in(step, Metric::Latency, &blocks);
-        let of_base = base.counts_in(step, Metric::Latency, &blocks);
-        for percentile in PERCENTILES {
-            rows.push(compare_cell((arm, &of_arm), (base, &of_base), &blocks, step, percentile));
-        }
-    }
-    rows
-}
-
-fn compare_cell(
-    (arm, of_arm): (&ArmEvidence, &[Counts]),
-    (base, of_base): (&ArmEvidence, &[Counts]),
-    blocks: &[u32],
-    step: &str,
-    percentile: Percentile,
-) -> Comparison {
-    let supports = [arm, base].map(|side| side.support(blocks, step, Metric::Latency, percentile.ppm));
-    let mut row = Comparison {
-        arm: arm.name.clone(),
-        base: base.name.clone(),
-        step: step.to_owned(),
-        percentile: percentile.key,
-        blocks: blocks.len() as u64,
-        ratio: None,
-        ci_low: None,
-        ci_high: None,
-        delta_ms: None,
-        delta_ms_low: None,
-        delta_ms_high: None,
-        why_none: None,
-        refused: None,
-        low_confidence: false,
-        paired_ratio: None,
-        paired_low: None,
-        paired_high: None,
-        largest_block_share: None,
-        p_adjusted: None,
-    };
-    let [Some(of_a), Some(of_b)] = supports else {
-        row.why_none = Some(match blocks.is_empty() {
-            true => "the two arms have no valid block in common".to_owned(),
-            false => "one of the arms has no reply of this step in their common blocks".to_owned(),
-        });
-        return row;
-    };
-    row.largest_block_share = Some(of_a.largest_block_share.max(of_b.largest_block_share));
-    let weaker = if of_a.episodes <= of_b.episodes { of_a } else { of_b };
-    row.refused = Refusal::of(&weaker, percentile.ppm);
-    if let Some(refusal) = &mut row.refused {
-        refusal.needed = of_a.samples_needed(percentile.ppm).max(of_b.samples_needed(percentile.ppm));
-        row.why_none = Some("too few independent episodes".to_owned());
-        return row;
-    }
-    row.low_confidence = weaker.confidence() == crate::episodes::Confidence::Low;
-    let (of_arm, of_base): (Vec<&Counts>, Vec<&Counts>) = (of_arm.iter().collect(), of_base.iter().collect());
-    match contrast(&of_arm, &of_base, percentile.ppm) {
-        Some(contrast) => fill(&mut row, &contrast),
-        None => {
-            let why = "a percentile is 0 ns, or without one of the blocks an arm has no sample of this step";
-            row.why_none = Some(why.to_owned());
-        }
-    }
-    row
-}
-
-fn fill(row: &mut Comparison, contrast: &Contrast) {
-    let ms = |ns: f64| ns / 1e6;
-    row.ratio = Some(contrast.ratio.estimate);
-    row.delta_ms = Some(ms(contrast.delta_ns.estimate));
-    match (contrast.ratio.ends, contrast.delta_ns.ends) {
-        (Some((low, high)), Some((delta_low, delta_high))) => {
-            (row.ci_low, row.ci_high) = (Some(low), Some(high));
-            (row.delta_ms_low, row.delta_ms_high) = (Some(ms(delta_low)), Some(ms(delta_high)));
-        }
-        _ => row.why_none = Some("one block in common; an interval takes at least two".to_owned()),
-    }
-    if let Some(paired) = contrast.paired {
-        row.paired_ratio = Some(paired.estimate);
-        (row.paired_low, row.paired_high) = (paired.ends.map(|ends| ends.0), paired.ends.map(|ends| ends.1));
-    }
-}
-
-/// Computes the headline percentiles again from the raw samples, and compares.
-fn check_exact(study: &Study, evidence: &[ArmEvidence]) -> Result<ExactCheck, AnalysisError> {
-    let mut check = ExactCheck { cells: 0, largest_difference: 0.0 };
-    for arm in evidence {
-        let files: Vec<PathBuf> =
-            arm.blocks.iter().map(|&block| study.run_file(block, &arm.name, "requests.parquet")).collect();
-        for metric in Metric::BOTH {
-            let exact = Counts::merged(read_exact(&files, metric)?.values());
-            let pooled = arm.pooled(ALL, metric);
-            for percentile in PERCENTILES {
-                let (Some(exact), Some(pooled)) = (exact.quantile(percentile.ppm), pooled.quantile(percentile.ppm))
-                else {
-                    continue;
-                };
-                // A bucket of one nanosecond may round by one.
-                let difference = (exact.abs_diff(pooled).saturating_sub(1)) as f64 / (exact.max(1)) as f64;
-                check.cells += 1;
-                check.largest_difference = check.largest_difference.max(difference);
-                if difference > HISTOGRAM_ERROR {
-                    let what = format!(
-                        "{} of arm `{}` ({}) is {exact} ns in requests.parquet and {pooled} ns in histograms.parquet",
-                        percentile.label,
-                        arm.name,
-                        metric.name()
-                    );
-                    return Err(AnalysisError::Disagreement { what });
-                }
-            }
-        }
-    }
-    Ok(check)
 }

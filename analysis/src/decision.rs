@@ -131,14 +131,27 @@ pub struct PrimaryCell {
     pub delta_ms: Option<Estimate>,
     /// Ratio of the shares of requests above the service level objective.
     pub slo_ratio: Option<Estimate>,
+    /// Why there is none: no request of an arm is slower than the objective, so the share has no logarithm.
+    pub slo_why: Option<String>,
     /// Cross-check: paired t on per-block log-ratios.
     pub paired: Option<Estimate>,
     /// Two-sided p-value of "no difference", and after Holm over the candidate runtimes.
     pub p: Option<f64>,
     /// After Holm.
     pub p_holm: Option<f64>,
+    /// One-sided p-value of "the ratio is the bar or more".
+    pub p_bar: Option<f64>,
+    /// Of an arm that may win: the largest such p-value over everything that it must beat, after Holm over all that may
+    /// win. A verdict for it takes 0.025 or less.
+    pub p_bar_holm: Option<f64>,
     /// Why the percentile is refused.
     pub refused: Option<Refusal>,
+    /// Fewer than 50 independent episodes in either arm (or refused): no verdict rests on it.
+    pub low_confidence: bool,
+    /// The interval excludes an effect worth a migration: the ratio is the bar or more, or the gain within the floor.
+    pub excludes_worth: bool,
+    /// The largest share of either arm's exceedances that one block holds.
+    pub largest_block_share: Option<f64>,
     /// Blocks that it would take to decide, where more blocks can help.
     pub blocks_needed: Option<u64>,
     /// One sentence: what it says, or why it says nothing.
@@ -260,6 +273,8 @@ pub struct Decision {
     pub no_alternatives: Vec<String>,
     /// Sizing, in a study with [`Design::until`].
     pub sizing: Option<Sizing>,
+    /// Why there is none although it was asked for.
+    pub sizing_why: Option<String>,
     /// Where the gaps lie; empty without stamps.
     pub attribution: Vec<Attribution>,
     /// Ratio against load, in a study with several.
@@ -276,44 +291,4 @@ pub struct Decision {
     pub would_change: Vec<String>,
     /// Threats to validity, one sentence each.
     pub threats: Vec<String>,
-}
-
-impl Decision {
-    /// The frame of a decision before its procedures have run: nothing but the question and what is lacking.
-    pub(crate) fn none_yet(
-        study: &crate::load::Study,
-        verdict: &'static str,
-        why: &[String],
-        headline: &str,
-    ) -> Decision {
-        let manifest = &study.manifest;
-        Decision {
-            question: Question {
-                design: manifest.design.clone().unwrap_or_default(),
-                registered: manifest.design.is_some(),
-                peeked: false,
-                hash: String::new(),
-            },
-            blocks: BlockCount { wanted: u64::from(manifest.blocks), ..BlockCount::default() },
-            steady: SteadyState {
-                cut_ns: manifest.warmup_ns,
-                planned_ns: manifest.warmup_ns,
-                ..SteadyState::default()
-            },
-            control: None,
-            primary: Vec::new(),
-            against_today: Vec::new(),
-            best_of_today: None,
-            no_alternatives: Vec::new(),
-            sizing: None,
-            attribution: Vec::new(),
-            loads: None,
-            trade_offs: Vec::new(),
-            verdict,
-            headline: headline.to_owned(),
-            why: why.to_vec(),
-            would_change: Vec::new(),
-            threats: Vec::new(),
-        }
-    }
 }

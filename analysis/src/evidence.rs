@@ -1,13 +1,15 @@
 //! Everything that is read from a study's samples, in one place: histograms, tallies, episodes, time windows.
 //!
-//! Each valid run is read once, one at a time, so that memory holds the samples of one run and not of the study.
+//! Each valid run is read one at a time from its [`Source`], so that memory holds the samples of one run and not of the
+//! study.
 //! What may be concluded from the evidence is decided elsewhere ([`crate::compare`], [`crate::verdict`]).
 
 use crate::counts::{Counts, PERCENTILES};
 use crate::episodes::{BlockTail, Support};
 use crate::error::AnalysisError;
 use crate::load::Study;
-use crate::samples::{Metric, RunSamples, read_histograms, read_requests};
+use crate::samples::{Metric, RunSamples};
+use crate::source::Source;
 use crate::windows::Windows;
 use regauge_traces::study::RunRecord;
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,10 +98,10 @@ impl ArmEvidence {
 ///
 /// # Errors
 /// An unreadable file of a valid run, or histograms and samples of a run that disagree.
-pub fn gather(study: &Study) -> Result<Vec<ArmEvidence>, AnalysisError> {
+pub fn gather(study: &Study, source: &dyn Source) -> Result<Vec<ArmEvidence>, AnalysisError> {
     let names: Vec<String> = study.arms().iter().map(|arm| arm.name.clone()).collect();
     let mut digits = None;
-    names.iter().map(|name| gather_arm(study, name, &pools(study, &names, name), &mut digits)).collect()
+    names.iter().map(|name| gather_arm(study, source, name, &pools(study, &names, name), &mut digits)).collect()
 }
 
 /// Blocks that two arms have in common.
@@ -107,22 +109,32 @@ pub fn common_blocks(study: &Study, arm: &str, base: &str) -> Vec<u32> {
     study.valid_blocks(arm).intersection(&study.valid_blocks(base)).copied().collect()
 }
 
-/// The sets of blocks over which an arm is pooled: its own, and those that it shares with what it is compared with.
+/// Blocks in which every arm's run is valid: what a decision rests on.
+pub fn complete_blocks(study: &Study) -> Vec<u32> {
+    let mut arms = study.manifest.arms.iter().map(|arm| study.valid_blocks(&arm.name));
+    let first = arms.next().unwrap_or_default();
+    arms.fold(first, |common, blocks| common.intersection(&blocks).copied().collect()).into_iter().collect()
+}
+
+/// The sets of blocks over which an arm is pooled: its own, those that it shares with what it is compared with, and the
+/// complete ones.
 fn pools(study: &Study, names: &[String], arm: &str) -> BTreeSet<Vec<u32>> {
     let base = study.manifest.base.as_str();
     let partners = names.iter().filter(|other| (arm == base) != (other.as_str() == base));
     let own = study.valid_blocks(arm).into_iter().collect();
-    partners.map(|other| common_blocks(study, arm, other)).chain([own]).filter(|blocks| !blocks.is_empty()).collect()
+    let common = partners.map(|other| common_blocks(study, arm, other));
+    common.chain([own, complete_blocks(study)]).filter(|blocks| !blocks.is_empty()).collect()
 }
 
 fn gather_arm(
     study: &Study,
+    source: &dyn Source,
     name: &str,
     pools: &BTreeSet<Vec<u32>>,
     digits: &mut Option<u8>,
 ) -> Result<ArmEvidence, AnalysisError> {
     let blocks: Vec<u32> = study.valid_blocks(name).into_iter().collect();
-    let counts = gather_histograms(study, name, &blocks, digits)?;
+    let counts = gather_histograms(study, source, name, &blocks, digits)?;
     let expected = study.manifest.requests.saturating_mul(u64::from(study.manifest.blocks));
     let mut arm = ArmEvidence {
         name: name.to_owned(),
@@ -134,7 +146,7 @@ fn gather_arm(
     };
     let mut cells = cells(&arm, pools);
     for (at, block) in arm.blocks.clone().into_iter().enumerate() {
-        let samples = read_requests(&study.run_file(block, name, "requests.parquet"))?;
+        let samples = source.requests(block, name)?;
         check_totals(&arm, at, block, &samples)?;
         tally(&mut arm.tallies, &samples);
         arm.windows.add(&samples);
@@ -165,6 +177,7 @@ fn driver_stands(study: &Study, arm: &str) -> BTreeMap<u32, u64> {
 /// Histograms of every block by step and metric, with the pooled step added.
 fn gather_histograms(
     study: &Study,
+    source: &dyn Source,
     name: &str,
     blocks: &[u32],
     digits: &mut Option<u8>,
@@ -175,7 +188,7 @@ fn gather_histograms(
     }
     for (at, &block) in blocks.iter().enumerate() {
         let path = study.run_file(block, name, "histograms.parquet");
-        for row in read_histograms(&path)? {
+        for row in source.histograms(block, name)? {
             let refuse = |reason: String| AnalysisError::BadHistogram {
                 path: path.clone(),
                 step: row.step.clone(),

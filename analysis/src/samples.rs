@@ -135,14 +135,21 @@ pub fn read_requests(path: &Path) -> Result<RunSamples, AnalysisError> {
     Ok(samples)
 }
 
-/// Every measured time of a metric over several runs, exact: per step, as polars reads it from the raw samples.
+/// Every measured time of a metric over several runs, exact: per step, as polars reads it from the raw samples. What was
+/// planned before `cut_ns` is left out, beside what the files call warm-up.
 ///
 /// # Errors
 /// As [`read_requests`].
-pub fn read_exact(paths: &[PathBuf], metric: Metric) -> Result<HashMap<String, Counts>, AnalysisError> {
+pub fn read_exact(paths: &[PathBuf], metric: Metric, cut_ns: u64) -> Result<HashMap<String, Counts>, AnalysisError> {
     let Some(first) = paths.first() else { return Ok(HashMap::new()) };
-    let wanted = [("step", DataType::String), (metric.column(), DataType::UInt64), ("flags", DataType::UInt32)];
-    let frame = scan(paths, &wanted)?.filter(col(metric.column()).is_not_null());
+    let wanted = [
+        ("step", DataType::String),
+        (metric.column(), DataType::UInt64),
+        ("flags", DataType::UInt32),
+        ("planned_ns", DataType::UInt64),
+    ];
+    let frame =
+        scan(paths, &wanted)?.filter(col(metric.column()).is_not_null().and(col("planned_ns").gt_eq(lit(cut_ns))));
     let frame = collect(frame, first)?;
     let bad = |error: PolarsError| bad_parquet(first, &error);
     let step = frame.column("step").and_then(|c| c.str()).map_err(bad)?;

@@ -3,6 +3,7 @@
 use crate::analysis::{Analysis, ArmSummary, Comparison};
 use crate::counts::{PERCENTILES, Percentile};
 use crate::evidence::ALL;
+use crate::lanes::aggregate::{ArmLanes, At};
 use crate::units::{plural, ratio_with_interval, rough_count, time};
 use std::fmt::Write;
 
@@ -16,12 +17,16 @@ pub fn columns() -> impl Iterator<Item = Percentile> {
     PERCENTILES.into_iter().filter(|percentile| percentile.key != "p90")
 }
 
-/// Renders the headline table, footnotes, finding and verdict. Lines end in `\n`.
+/// Reasons and changes that are printed; the report has all of them.
+const SENTENCES: usize = 4;
+
+/// Renders the tables, the footnotes, and at the end, where the eye is, the decision. Lines end in `\n`.
 pub fn render(analysis: &Analysis) -> String {
     let mut text = String::new();
+    let step = analysis.decision.question.design.primary_step.as_str();
     line(&mut text, "", columns().map(|percentile| percentile.label.to_owned()));
     for arm in &analysis.arms {
-        let times = columns().map(|percentile| cell(arm, percentile));
+        let times = columns().map(|percentile| cell(arm, step, percentile));
         line(&mut text, &arm.name, times);
         if arm.name == analysis.base {
             continue;
@@ -30,7 +35,7 @@ pub fn render(analysis: &Analysis) -> String {
             let row = analysis
                 .comparisons
                 .iter()
-                .find(|row| row.arm == arm.name && row.step == ALL && row.percentile == percentile.key);
+                .find(|row| row.arm == arm.name && row.step == step && row.percentile == percentile.key);
             row.map(ratio_cell).unwrap_or_default()
         });
         line(&mut text, "  ratio", ratios);
@@ -38,37 +43,70 @@ pub fn render(analysis: &Analysis) -> String {
     text.push('\n');
     let blocks = analysis.arms.iter().map(|arm| arm.valid_runs).max().unwrap_or(0);
     let requests = analysis.arms.iter().find(|arm| arm.name == analysis.base).map_or(0, |arm| arm.requests);
+    let of = if step == ALL { "all requests with a reply".to_owned() } else { format!("{step} requests") };
     wrap(
         &mut text,
         &format!(
-            "Latency from the planned time, all requests with a reply; {} requests per arm in {}. Ratios are to {}, with \
-             95 % intervals over blocks.",
+            "Latency from the planned time, {of}; {} requests per arm in {}. Ratios are to {}, with 95 % intervals over \
+             blocks.",
             rough_count(requests),
             plural(blocks, "block"),
             analysis.base
         ),
         "",
     );
-    footnotes(&mut text, analysis);
-    crate::lanes::terminal::render(&mut text, &analysis.lanes, &analysis.lanes_missing);
+    footnotes(&mut text, analysis, step);
+    crate::lanes::terminal::render(&mut text, &tails_alone(&analysis.lanes), &analysis.lanes_missing);
     text.push('\n');
-    wrap(&mut text, &analysis.finding, "");
-    wrap(&mut text, &format!("Verdict: {}", analysis.verdict), "");
-    for why in &analysis.verdict_why {
-        wrap(&mut text, &format!("- {why}"), "  ");
-    }
+    decision(&mut text, analysis);
     text
 }
 
+/// The lanes of the tails: those around the median are for the report, so that the decision stays in sight.
+fn tails_alone(arms: &[ArmLanes]) -> Vec<ArmLanes> {
+    let mut arms = arms.to_vec();
+    arms.iter_mut().for_each(|arm| arm.groups.retain(|group| group.at == At::Tail));
+    arms
+}
+
+/// The decision: verdict, headline, what it rests on, what would change it.
+fn decision(text: &mut String, analysis: &Analysis) {
+    let decision = &analysis.decision;
+    wrap(text, &format!("Verdict: {}", decision.verdict), "");
+    wrap(text, &decision.headline, "");
+    if let Some(control) = &decision.control {
+        let floor = control.floor.map(|floor| format!("noise floor ± {:.0} %", floor * 100.0));
+        let trust = if control.trusted { "the instrument is trusted" } else { "the instrument is not trusted" };
+        let floor = floor.unwrap_or_else(|| "no noise floor".to_owned());
+        wrap(text, &format!("A/A: {} against {}: {floor}; {trust}.", control.arm, analysis.base), "  ");
+    }
+    sentences(text, &decision.why);
+    if !decision.would_change.is_empty() {
+        text.push_str("What would change it:\n");
+        sentences(text, &decision.would_change);
+    }
+}
+
+/// Some sentences as a list, and how many more there are.
+fn sentences(text: &mut String, all: &[String]) {
+    for sentence in all.iter().take(SENTENCES) {
+        wrap(text, &format!("- {sentence}"), "  ");
+    }
+    if let Some(more) = all.len().checked_sub(SENTENCES).filter(|more| *more > 0) {
+        wrap(text, &format!("- and {more} more, in the report"), "  ");
+    }
+}
+
 /// A percentile of an arm: a time, `~` before it when few episodes stand behind it, or that it is refused.
-pub fn cell(arm: &ArmSummary, percentile: Percentile) -> String {
+fn cell(arm: &ArmSummary, step: &str, percentile: Percentile) -> String {
     if !arm.valid {
         return "invalid".to_owned();
     }
-    match arm.percentiles_ns.get(percentile.key).copied().flatten() {
-        Some(ns) if arm.low_confidence.contains(&percentile.key) => format!("~{}", time(ns as f64)),
+    let Some(tails) = arm.steps.get(step).and_then(|summary| summary.latency.as_ref()) else { return "–".to_owned() };
+    match tails.percentiles_ns.get(percentile.key).copied().flatten() {
+        Some(ns) if tails.low_confidence.contains(&percentile.key) => format!("~{}", time(ns as f64)),
         Some(ns) => time(ns as f64),
-        None if arm.refused.contains_key(percentile.key) => "refused".to_owned(),
+        None if tails.refused.contains_key(percentile.key) => "refused".to_owned(),
         None => "–".to_owned(),
     }
 }
@@ -95,24 +133,39 @@ fn line(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
     }
 }
 
-fn footnotes(text: &mut String, analysis: &Analysis) {
+/// What is refused, of low confidence or left out: one line each, arms with the same need together.
+fn footnotes(text: &mut String, analysis: &Analysis, step: &str) {
+    let tails = |arm: &ArmSummary| arm.steps.get(step).and_then(|summary| summary.latency.clone());
     for percentile in PERCENTILES {
-        let of = analysis.arms.iter().filter_map(|arm| Some((arm, arm.refused.get(percentile.key)?)));
-        let notes: Vec<String> = of
-            .map(|(arm, refusal)| {
-                let noun = if refusal.episodes == 1.0 { "episode" } else { "episodes" };
-                format!("{} {} {noun}, needs {}", arm.name, refusal.episodes, refusal.need())
-            })
-            .collect();
-        if !notes.is_empty() {
-            wrap(text, &format!("{} refused: {}.", percentile.label, notes.join("; ")), "  ");
-        }
+        let refused = analysis.arms.iter().filter_map(|arm| Some((arm, *tails(arm)?.refused.get(percentile.key)?)));
+        let refused: Vec<_> = refused.collect();
+        let Some((_, worst)) = refused.iter().max_by_key(|(_, refusal)| (refusal.driver_owned, refusal.needed)) else {
+            continue;
+        };
+        let names: Vec<&str> = refused.iter().map(|(arm, _)| arm.name.as_str()).collect();
+        let of = if names.len() == analysis.arms.len() { "every arm".to_owned() } else { names.join(", ") };
+        let fewest = refused.iter().map(|(_, refusal)| refusal.episodes).fold(f64::INFINITY, f64::min);
+        let noun = if fewest == 1.0 { "episode" } else { "episodes" };
+        wrap(
+            text,
+            &format!(
+                "{} refused for {of}: as few as {fewest} independent {noun}; it takes {} per arm.",
+                percentile.label,
+                worst.need()
+            ),
+            "  ",
+        );
     }
-    if analysis.arms.iter().any(|arm| !arm.low_confidence.is_empty()) {
+    if analysis.arms.iter().any(|arm| tails(arm).is_some_and(|tails| !tails.low_confidence.is_empty())) {
         wrap(text, "~ low confidence: fewer than 50 independent episodes lie beyond it.", "  ");
     }
     for arm in analysis.arms.iter().filter(|arm| !arm.why_invalid.is_empty()) {
-        wrap(text, &format!("{} left out: {}.", arm.name, arm.why_invalid.join("; ")), "  ");
+        let more = match arm.why_invalid.len() {
+            0 | 1 => String::new(),
+            n => format!("; and {} more runs, see the report", n - 1),
+        };
+        let first = arm.why_invalid.first().map(String::as_str).unwrap_or_default();
+        wrap(text, &format!("{} left out: {first}{more}.", arm.name), "  ");
     }
 }
 

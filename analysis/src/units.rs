@@ -23,6 +23,17 @@ pub fn time(ns: f64) -> String {
     if ns < 0.0 && !is_zero { format!("−{text}") } else { text }
 }
 
+/// A round time as people say it, without zeros after the point: `10 ms`, `0.5 ms`, `1.25 s`.
+pub fn round_time(ns: f64) -> String {
+    let text = time(ns);
+    match text.split_once(' ') {
+        Some((number, unit)) if number.contains('.') => {
+            format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => text,
+    }
+}
+
 /// A signed difference of times: `+1.20 ms`, `−340 µs`.
 pub fn time_difference(ns: f64) -> String {
     let text = time(ns);
@@ -114,6 +125,7 @@ mod tests {
                 "1.20 s", "123 s"
             ]
         );
+        assert_eq!([10e6, 500e3, 1.25e9, 200e6].map(round_time), ["10 ms", "500 µs", "1.25 s", "200 ms"]);
         assert_eq!(time_difference(-1_234_000.0), "−1.23 ms");
         assert_eq!(time_difference(340_000.0), "+340 µs");
         assert_eq!(time_difference(-0.2), "0 ns");

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::planted::write_planted;
+use common::planted::{write_planted, write_planted_with};
 use common::stamps::Planted;
 use regauge_analysis::diagnose::{Diagnosis, Verdict, diagnose, terminal};
 use regauge_analysis::{Evaluation, lanes::slow::Kind};
@@ -71,6 +71,51 @@ fn invalid_runs_are_left_out_unless_asked_for() {
     assert_eq!(with(&kept, Verdict::Supported), ["wal"]);
     let text = terminal::render(&kept);
     assert!(text.starts_with("INVALID RUNS ARE INCLUDED"), "{text}");
+}
+
+#[test]
+fn without_run_delay_nothing_is_said_of_preemption_and_storage() {
+    for (planted, arm) in [
+        (Planted { runnable: 10 * MS, ..Planted::default() }, "quiet"),
+        (Planted { wal: 10 * MS, ..Planted::default() }, "no-wal"),
+        (Planted { woken: 10 * MS, ..Planted::default() }, "compio"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        write_planted_with(dir.path(), 4, planted, &[arm], &[], |meta| meta.run_delay = false);
+        let diagnosis = diagnose(dir.path(), false).unwrap();
+        let text = terminal::render(&diagnosis);
+        assert_eq!(with(&diagnosis, Verdict::Supported), [""; 0], "{text}");
+        let open = with(&diagnosis, Verdict::CannotTell);
+        for name in ["os_preemption", "oversubscription", "write_queue", "wal", "disk"] {
+            assert!(open.contains(&name), "{name}: {text}");
+        }
+        assert_eq!(with(&diagnosis, Verdict::Refuted).contains(&"another_runtime"), arm != "compio", "{text}");
+        assert!(diagnosis.lanes_missing.iter().any(|sentence| sentence.contains("no schedstat")), "{text}");
+        let why = diagnosis.hypotheses.iter().find(|judged| judged.name == "wal").unwrap().why.clone().unwrap();
+        assert!(why.contains("preemption"), "{why}");
+    }
+}
+
+#[test]
+fn of_calls_that_are_not_all_there_nothing_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let planted = Planted { wal: 10 * MS, ..Planted::default() };
+    write_planted_with(dir.path(), 4, planted, &["no-wal"], &[], |meta| {
+        (meta.thinned, meta.calls_left_out) = (9, 2);
+    });
+    let diagnosis = diagnose(dir.path(), false).unwrap();
+    assert_eq!(with(&diagnosis, Verdict::Refuted), ["batching"], "CONNECTs are counted by the driver");
+    assert_eq!(with(&diagnosis, Verdict::Supported), [""; 0]);
+    assert!(diagnosis.lanes_missing.iter().any(|sentence| sentence.contains("396 rows left out")), "{diagnosis:?}");
+}
+
+#[test]
+fn waits_in_openraft_are_no_support_for_batching() {
+    // Ten milliseconds behind the read-back of the log, and not in the batcher.
+    let diagnosis = diagnosis(4, Planted { behind: 10 * MS, ..Planted::default() }, &["batch-1"], &[], false);
+    let batching = diagnosis.hypotheses.iter().find(|judged| judged.name == "batching").unwrap();
+    assert!(batching.share.unwrap() < 0.1, "{batching:?}");
+    assert_ne!(batching.verdict, Verdict::Supported);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod common;
 
 use common::planted::write_planted;
-use common::stamps::{META, Planted, SHARD, T0, World, blank, connects, meta};
+use common::stamps::{META, POOL, Planted, SHARD, T0, World, blank, connects, meta};
 use common::{Spec, write_study};
 use proptest::prelude::*;
 use regauge_analysis::Evaluation;
@@ -141,6 +141,97 @@ fn a_port_used_again_belongs_to_its_new_connection() {
     assert!(run.requests.iter().all(|request| request.conn == Some(request.op_id)));
 }
 
+/// Three packets of 60 bytes on one connection, each read and answered for itself.
+fn three_pings() -> World {
+    let mut world = connects(3, 3, Planted::default(), 1);
+    world.stamps.retain(|stamp| matches!(stamp.event, Event::Read | Event::Reply));
+    for stamp in &mut world.stamps {
+        let bytes = u64::from(stamp.count.unwrap());
+        stamp.offset = Some(bytes * (stamp.conn.unwrap() + 1));
+        (stamp.conn, stamp.port, stamp.op) = (Some(0), Some(40_000), None);
+    }
+    for (request, nth) in world.requests.iter_mut().zip(1..) {
+        (request.step, request.connection) = ("ping".into(), Some(0));
+        (request.sent_offset, request.reply_offset) = (Some(60 * nth), Some(9 * nth));
+    }
+    world.connections.truncate(1);
+    world
+}
+
+#[test]
+fn a_row_that_was_left_out_is_not_replaced_by_anothers() {
+    let whole = three_pings();
+    for lost in [Event::Read, Event::Reply] {
+        let mut world = whole.clone();
+        let middle = if lost == Event::Read { 120 } else { 18 };
+        world.stamps.retain(|stamp| stamp.event != lost || stamp.offset != Some(middle));
+        world.meta.thinned = 1;
+        let run = RunLanes::of(&world.input());
+        let found: Vec<bool> = run.requests.iter().map(|request| request.lanes.is_some()).collect();
+        assert_eq!(found, [true, false, true], "{lost:?}: a request without all of its rows is one without stamps");
+        let (before, after) = (RunLanes::of(&whole.input()), run);
+        assert_eq!((&before.requests[0], &before.requests[2]), (&after.requests[0], &after.requests[2]));
+    }
+}
+
+#[test]
+fn a_connect_whose_proposal_was_left_out_has_no_lanes() {
+    let whole = connects(3, 3, Planted::default(), 1);
+    let missing: [fn(&Stamp) -> bool; 3] = [
+        |stamp| stamp.event == Event::Proposal && stamp.proposal == Some(1),
+        |stamp| stamp.event == Event::Op && stamp.op == Some(1),
+        |stamp| stamp.event == Event::Call && stamp.first == Some(2),
+    ];
+    for gone in missing {
+        let mut world = whole.clone();
+        world.stamps.retain(|stamp| !gone(stamp));
+        let lanes = |world: &World| -> Vec<bool> {
+            RunLanes::of(&world.input()).requests.iter().map(|request| request.lanes.is_some()).collect()
+        };
+        assert_eq!(lanes(&world), [true; 3], "nothing was left out, so it did not happen");
+        world.meta.dropped = 1;
+        assert_eq!(lanes(&world), [true, false, true]);
+    }
+}
+
+#[test]
+fn readings_after_a_call_are_nobodys_wait() {
+    let mut world = connects(1, 1, Planted { woken: 3_000, ..Planted::default() }, 1);
+    let applied = |world: &World| RunLanes::of(&world.input()).steps.pop().unwrap().lanes;
+    let offloaded = applied(&world);
+    assert!(offloaded.get(Lane::WokenPolled) > 2_000, "{offloaded:?}");
+    // The same call, made by the task itself: whatever lies between its end and going on, nobody was woken.
+    world.stamps.iter_mut().filter(|stamp| stamp.event == Event::Call).for_each(|call| call.woken_ns = None);
+    let inline = applied(&world);
+    assert_eq!(inline.get(Lane::WokenPolled), 0);
+    assert_eq!(inline.total(), offloaded.total());
+    assert!(inline.get(Lane::Unattributed) >= offloaded.get(Lane::WokenPolled), "{inline:?}");
+    let connect = timeline_of(&world.input(), &world.requests[0]).unwrap();
+    assert!(connect.stages.iter().any(|stage| stage.name == "taking the result"));
+}
+
+#[test]
+fn a_pool_threads_wait_for_a_cpu_is_no_queue() {
+    let mut world = connects(1, 1, Planted::default(), 1);
+    let pool = SHARD + 7;
+    let (index, queued) = {
+        let call = |stamp: &Stamp| stamp.event == Event::Call && stamp.name == "set_last_applied";
+        let index = world.stamps.iter().position(call).unwrap();
+        (index, world.stamps[index].queued_ns.unwrap())
+    };
+    // The pool's thread was ready 3 µs after the hand-off, and got a CPU 40 µs later.
+    let call = &mut world.stamps[index];
+    call.thread = pool;
+    for time in [&mut call.started_ns, &mut call.finished_ns, &mut call.woken_ns, &mut call.resumed_ns] {
+        *time = time.map(|ns| ns + 43_000);
+    }
+    let mut gap = blank(Event::Gap, "", pool);
+    (gap.started_ns, gap.finished_ns, gap.run_delay_ns) = (Some(queued + 3_000), call.started_ns, Some(40_000));
+    world.stamps.push(gap);
+    let step = RunLanes::of(&world.input()).steps.pop().unwrap();
+    assert_eq!((step.lanes.get(Lane::Runnable), step.lanes.get(Lane::Queued)), (40_000, 3_000), "{step:?}");
+}
+
 #[test]
 fn a_publish_waits_for_its_append_and_sync() {
     let at = |us: u64| Some(T0 + us * 1_000);
@@ -150,6 +241,7 @@ fn a_publish_waits_for_its_append_and_sync() {
     let mut append = blank(Event::Op, "append", SHARD);
     (append.shard, append.op, append.conn, append.offset) = (Some(0), Some(1), Some(7), Some(200));
     (append.queued_ns, append.started_ns, append.finished_ns) = (at(70), at(90), at(120));
+    (append.worker, append.cpu_ns, append.run_delay_ns) = (Some(POOL), Some(10_000), Some(5_000));
     (append.woken_ns, append.resumed_ns) = (at(125), at(130));
     // Another partition's append, to which the sync does not belong.
     let other = Stamp { op: Some(2), resumed_ns: at(500), ..append };
@@ -179,7 +271,12 @@ fn a_publish_waits_for_its_append_and_sync() {
     let lanes = timeline.lanes;
     assert_eq!(lanes.total(), 500_000);
     assert_eq!(lanes.get(Lane::DriverLag), 10_000);
-    assert_eq!(lanes.get(Lane::OtherStorage), 30_000 + 300_000, "the append, and the sync from submission to wake");
+    assert_eq!(lanes.get(Lane::OtherStorage), 15_000 + 300_000, "the append, and the sync from submission to wake");
+    assert_eq!(
+        (lanes.get(Lane::OnCpu), lanes.get(Lane::Runnable)),
+        (10_000 + 15_000, 5_000),
+        "in the append, and in the polls"
+    );
     assert_eq!(lanes.get(Lane::Queued), 20_000, "the append waited for a thread");
     assert_eq!(lanes.get(Lane::WokenPolled), 10_000 + 5_000 + 10_000);
     assert_eq!(timeline.disagreement_ns, 0);

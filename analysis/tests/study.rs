@@ -8,7 +8,7 @@ use common::{ArmSpec, Spec, write_study};
 use polars::prelude::*;
 use regauge_analysis::counts::{Counts, PERCENTILES};
 use regauge_analysis::samples::{Metric, read_exact, read_requests};
-use regauge_analysis::{Evaluation, analyze, report, terminal};
+use regauge_analysis::{Evaluation, analyze, terminal};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -18,13 +18,6 @@ fn study(spec: &Spec) -> (tempfile::TempDir, Evaluation) {
     write_study(dir.path(), spec);
     let evaluation = Evaluation::of(dir.path()).unwrap();
     (dir, evaluation)
-}
-
-/// No element of a page may ask for anything from anywhere.
-fn assert_offline(html: &str) {
-    for forbidden in ["http:", "https:", "src=", "href=", "url(", "@import", "<link", "<iframe", "fetch("] {
-        assert!(!html.contains(forbidden), "the report contains `{forbidden}`");
-    }
 }
 
 #[test]
@@ -81,7 +74,7 @@ fn histograms_agree_with_exact_quantiles() {
         let files: Vec<_> =
             arm.blocks.iter().map(|&b| evaluation.study.run_file(b, &arm.name, "requests.parquet")).collect();
         for metric in Metric::BOTH {
-            let exact = read_exact(&files, metric).unwrap();
+            let exact = read_exact(&files, metric, evaluation.analysis.decision.steady.cut_ns).unwrap();
             assert_eq!(exact.len(), 2, "connect and publish have replies, disconnect has none");
             for (step, exact) in exact {
                 for percentile in PERCENTILES {
@@ -161,17 +154,7 @@ fn a_planted_ratio_is_found() {
         assert!(same.ci_low.unwrap() < 1.0 && same.ci_high.unwrap() > 1.0, "{same:?}");
     }
     let why = evaluation.analysis.verdict_why.join("\n");
-    assert!(why.contains("Arm same repeats the base"), "{why}");
-}
-
-#[test]
-fn the_terminal_table() {
-    let (_dir, evaluation) = study(&Spec { requests: 12_000, ..Spec::small() });
-    let text = terminal::render(&evaluation.analysis);
-    for line in text.lines() {
-        assert!(line.chars().count() <= terminal::WIDTH, "{} columns: {line}", line.chars().count());
-    }
-    insta::assert_snapshot!(text);
+    assert!(why.contains("No control arm repeats the base"), "{why}");
 }
 
 #[test]
@@ -180,13 +163,13 @@ fn one_block_and_one_arm_say_what_they_lack() {
     let row = &one_block.analysis.comparisons[0];
     assert!(row.ratio.is_some() && row.ci_low.is_none());
     assert_eq!(row.why_none.as_deref(), Some("one block in common; an interval takes at least two"));
-    assert!(one_block.analysis.verdict_why.iter().any(|why| why.starts_with("1 common valid block")));
+    assert!(one_block.analysis.verdict_why.iter().any(|why| why.starts_with("1 complete block in which")));
     let alone = Spec { arms: vec![ArmSpec::new("alone", "tokio-shared", 200e3)], ..Spec::small() };
     let (_dir, alone) = study(&alone);
     assert!(alone.analysis.comparisons.is_empty());
     assert!(alone.analysis.verdict_why[0].contains("one arm"));
     assert!(!terminal::render(&alone.analysis).is_empty());
-    assert_offline(&fs::read_to_string(alone.write_report().unwrap()).unwrap());
+    alone.write_report().unwrap();
 }
 
 #[test]
@@ -226,47 +209,123 @@ fn tables_open_with_polars() {
 }
 
 #[test]
-fn the_report_is_one_offline_file() {
-    let dir = tempfile::tempdir().unwrap();
-    write_study(dir.path(), &Spec::small());
-    let path = report(dir.path()).unwrap();
-    assert_eq!(path, dir.path().join("report.html"));
-    let html = fs::read_to_string(path).unwrap();
-    assert_offline(&html);
-    assert!(html.len() < 1_000_000, "{} bytes", html.len());
-    let order = [
-        "INSUFFICIENT EVIDENCE",
-        ">Percentiles<",
-        ">The tail<",
-        ">Ratio to the base<",
-        ">Over time: P50<",
-        "settings</h2>",
-        ">Validity<",
-        ">The host,",
-        ">How to reproduce it<",
-    ];
-    let places: Vec<usize> = order.iter().map(|text| html.find(text).unwrap_or_else(|| panic!("no {text}"))).collect();
-    assert!(places.is_sorted(), "{places:?}");
-    // Times have units a person reads; raw nanoseconds stay in the embedded JSON.
-    let page = &html[..html.find(r#"id="analysis""#).unwrap()];
-    assert!(!page.contains("NaN") && !page.contains("inf"));
-    // Two runs of the same analysis give the same file.
-    assert_eq!(html, fs::read_to_string(report(dir.path()).unwrap()).unwrap());
-}
-
-#[test]
-fn hostile_names_are_escaped() {
-    let mut spec = Spec::small();
-    spec.arms[1] = spec.arms[1].clone().set("note", Value::from("</script><script>alert(1)</script>"));
-    let (_dir, evaluation) = study(&spec);
-    let html = fs::read_to_string(evaluation.write_report().unwrap()).unwrap();
-    assert!(!html.contains("<script>alert"));
-}
-
-#[test]
 fn an_awkward_directory_name_is_no_obstacle() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("load=5").join("a [b]*");
     write_study(&path, &Spec { blocks: 2, ..Spec::small() });
     assert!(Evaluation::of(Path::new(&path)).is_ok());
+}
+
+/// A planted study that ends in a verdict: compio's tail is 0.4 of the base's.
+fn planted() -> Spec {
+    let arm = |name, stack, stall_ns| {
+        let mut arm = ArmSpec::new(name, stack, 150e3).stalls(0.03, stall_ns);
+        arm.stall_requests = 1;
+        arm
+    };
+    Spec::decided(vec![
+        arm("base", "tokio-shared", 9e6),
+        arm("again", "tokio-shared", 9e6),
+        arm("apart", "tokio-shared", 8.5e6),
+        arm("compio", "compio", 3.6e6),
+    ])
+}
+
+fn decision_of(spec: &Spec) -> Value {
+    let (_dir, evaluation) = study(spec);
+    serde_json::to_value(&evaluation.analysis).unwrap()
+}
+
+#[test]
+fn a_verdict_from_files() {
+    let json = decision_of(&planted());
+    assert_eq!(json["verdict"], "MIGRATE", "{:#}", json["decision"]["why"]);
+    assert_eq!(json["verdict_why"], json["decision"]["why"]);
+    assert_eq!(json["finding"], json["decision"]["headline"]);
+    let question = &json["decision"]["question"];
+    assert_eq!((&question["registered"], &question["primary_percentile"]), (&Value::Bool(true), &Value::from("p99")));
+    assert_eq!(question["hash"].as_str().unwrap().len(), 16);
+    let blocks = &json["decision"]["blocks"];
+    assert_eq!(
+        (blocks["wanted"].as_u64(), blocks["complete"].as_u64(), blocks["flagged"].as_u64()),
+        (Some(10), Some(10), Some(0))
+    );
+    // Secondary cells have adjusted p-values, the primary and refused ones none.
+    for row in json["comparisons"].as_array().unwrap() {
+        let is_primary = row["step"] == "all" && row["percentile"] == "p99";
+        assert_eq!(row["p_adjusted"].is_null(), is_primary || row["ratio"].is_null(), "{row}");
+    }
+    let p = |arm: &str, percentile: &str| {
+        let rows = json["comparisons"].as_array().unwrap();
+        let row =
+            rows.iter().find(|row| row["arm"] == arm && row["step"] == "publish" && row["percentile"] == percentile);
+        row.unwrap()["p_adjusted"].as_f64().unwrap()
+    };
+    assert!(p("compio", "p99") <= 0.05 && p("again", "p50") > 0.05, "{} {}", p("compio", "p99"), p("again", "p50"));
+}
+
+#[test]
+fn a_study_without_a_question_or_with_peeking_has_no_verdict() {
+    let insufficient = |spec: &Spec, why: &str| {
+        let json = decision_of(spec);
+        assert_eq!(json["verdict"], "INSUFFICIENT EVIDENCE");
+        let text = json["decision"]["why"].to_string();
+        assert!(text.contains(why), "no `{why}` in {text}");
+        json
+    };
+    let json = insufficient(&Spec { design: None, ..planted() }, "fixed before the runs");
+    assert_eq!(json["decision"]["question"]["registered"], false);
+    let peeked = Spec { blocks: 12, stages: vec![(10, false), (12, false)], ..planted() };
+    let json = insufficient(&peeked, "not by the sizing rule");
+    assert_eq!(json["decision"]["question"]["peeked"], true);
+    // By the sizing rule, or before ten blocks, is no peeking.
+    for stages in [vec![(10, false), (12, true)], vec![(5, false), (12, false)]] {
+        let json = decision_of(&Spec { blocks: 12, stages, ..planted() });
+        assert_eq!(json["verdict"], "MIGRATE", "{:#}", json["decision"]["why"]);
+    }
+}
+
+#[test]
+fn a_flagged_block_is_counted_and_run_again() {
+    let mut spec = Spec { reruns: 1, ..planted() };
+    spec.arms[2] = spec.arms[2].clone().invalid(&[4]);
+    let json = decision_of(&spec);
+    let decision = &json["decision"];
+    let blocks = &decision["blocks"];
+    assert_eq!((blocks["complete"].as_u64(), blocks["flagged"].as_u64()), (Some(10), Some(1)));
+    assert_eq!(blocks["failed_gates"], serde_json::json!([["driver_lag", 1]]));
+    assert_eq!(json["verdict"], "MIGRATE", "{:#}", decision["why"]);
+    let compio = &decision["primary"][1];
+    let (without, with) = (&compio["ratio"]["value"], &compio["with_flagged"]["value"]);
+    assert!(with.is_number() && with != without, "{compio}");
+    assert!(decision["threats"].to_string().contains("1 block failed a gate (driver_lag 1×)"));
+}
+
+#[test]
+fn loads_below_a_study() {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), &planted());
+    // At a quarter of the knee compio's tail is longer than the base's.
+    let mut low = planted();
+    low.arms[3].stall_ns = 25e6;
+    write_study(&dir.path().join("load=0.25"), &low);
+    let point = |share: f64, dir: &str| serde_json::json!({"share": share, "speed": share, "offered_per_s": 1e3 * share, "dir": dir});
+    let loads = serde_json::json!({"version": 2, "loads": [point(0.25, "load=0.25"), point(0.75, "."), point(0.9, "load=0.9")],
+        "knees": [{"arm": "base", "kept_per_s": 1000.0, "missed_per_s": 1050.0, "limited_by": "server", "probes": []}]});
+    fs::write(dir.path().join("loads.json"), loads.to_string()).unwrap();
+    let evaluation = Evaluation::of(dir.path()).unwrap();
+    let curves = evaluation.analysis.decision.loads.as_ref().unwrap();
+    assert_eq!(
+        curves.loads.iter().map(|row| (row.blocks, row.primary)).collect::<Vec<_>>(),
+        [(10, false), (10, true), (0, false)]
+    );
+    assert_eq!(curves.knees[0].1, Some(1000.0));
+    let none = &curves.loads[2].cells[0];
+    assert_eq!(none.why_none.as_deref(), Some("this load was not run"));
+    let flip = curves.flips.iter().find(|flip| flip.starts_with("compio")).unwrap();
+    assert!(flip.starts_with("compio begins higher than base and flips near ") && flip.contains("at 90 %"), "{flip}");
+    // A path out of the study is not followed, and a broken file is an error of one sentence.
+    fs::write(dir.path().join("loads.json"), r#"{"version": 2, "knees": [], "loads": [{"share": 1}]}"#).unwrap();
+    let text = Evaluation::of(dir.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains("loads.json cannot be read as the loads of a study"), "{text}");
 }

@@ -1,11 +1,12 @@
-//! QoS 1 publishes per second of every stack beside Mosquitto, rumqttd and fio; and many connections on every stack.
+//! QoS 1 publishes per second of every stack beside Mosquitto, rumqttd and fio; of every stack with and without the layer
+//! that records its steps; and many connections on every stack.
 //!
 //! Closed loop on purpose: it asks for capacity, not for latency (the study does that, open loop). One thread on a CPU
 //! of its own drives all connections, each with a window of unacknowledged publishes; every broker gets the other
 //! CPUs. All targets run once per round in random order, each as a fresh process with a fresh data directory.
 //!
-//! Usage: `bench-stacks (rates|sync|connections) --regauge PATH [--rounds N] [--seconds S] [--clients C] [--window W]
-//! [--payload BYTES] [--rumqttd PATH] [--dir DIR]`
+//! Usage: `bench-stacks (rates|sync|layer|connections) --regauge PATH [--rounds N] [--seconds S] [--clients C]
+//! [--window W] [--payload BYTES] [--rumqttd PATH] [--dir DIR]`
 
 mod client;
 mod targets;
@@ -36,7 +37,7 @@ fn main() {
 fn options() -> Result<Options, Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let mut options = Options {
-        mode: args.next().ok_or("say rates, sync or connections")?,
+        mode: args.next().ok_or("say rates, sync, layer or connections")?,
         regauge: PathBuf::from("regauge"),
         rumqttd: None,
         dir: std::env::temp_dir(),
@@ -67,8 +68,9 @@ fn run(options: Options) -> Result<(), Box<dyn Error>> {
     match options.mode.as_str() {
         "rates" => rates(&options, "none"),
         "sync" => rates(&options, "fdatasync"),
+        "layer" => layer(&options),
         "connections" => connections(&options),
-        other => Err(format!("no mode is called {other}; say rates, sync or connections").into()),
+        other => Err(format!("no mode is called {other}; say rates, sync, layer or connections").into()),
     }
 }
 
@@ -102,6 +104,32 @@ fn rates(options: &Options, durability: &str) -> Result<(), Box<dyn Error>> {
         let high = results[i].iter().copied().fold(0.0, f64::max);
         let ratio = if best_peer > 0.0 { format!("{:.2}", medians[i] / best_peer) } else { "–".into() };
         println!("{:<18} {:>10.0} {:>9.0} … {:>9.0} {:>14}  {}", target.name(), medians[i], low, high, ratio, notes[i]);
+    }
+    Ok(())
+}
+
+/// What the recording of its own steps leaves of every stack's rate: on and off in turn, each a fresh process.
+fn layer(options: &Options) -> Result<(), Box<dyn Error>> {
+    let cpus = targets::cpus()?;
+    client::pin(cpus.client)?;
+    println!(
+        "\nQoS 1 publishes/s, durability none, {} clients × window {}, {} B, {} rounds of {} s, without and with the layer in \
+         turn; broker on CPU {:?}, client on CPU {}",
+        options.clients, options.window, options.payload, options.rounds, options.seconds, cpus.broker, cpus.client
+    );
+    println!("{:<14} {:>12} {:>12} {:>28}", "stack", "off/s", "on/s", "on ÷ off (at least .97)");
+    for (off, on) in targets::stacks("none", false).iter().zip(&targets::stacks("none", true)) {
+        let (mut offs, mut ons) = (Vec::new(), Vec::new());
+        for round in 0..options.rounds {
+            for is_on in [round % 2 == 1, round % 2 == 0] {
+                let (target, rates) = if is_on { (on, &mut ons) } else { (off, &mut offs) };
+                rates.push(target.measure(options, &cpus)?.per_second);
+            }
+        }
+        let ratios: Vec<f64> = offs.iter().zip(&ons).map(|(off, on)| on / off).collect();
+        let (low, high) = ratios.iter().fold((f64::INFINITY, 0.0f64), |(low, high), r| (low.min(*r), high.max(*r)));
+        let ratio = format!("{:.3} ({low:.2} … {high:.2})", median(&ratios));
+        println!("{:<14} {:>12.0} {:>12.0} {ratio:>28}", off.name(), median(&offs), median(&ons));
     }
     Ok(())
 }

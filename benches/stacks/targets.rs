@@ -20,7 +20,12 @@ pub struct Cpus {
 
 /// One thing to measure.
 pub enum Target {
-    Stack { name: &'static str, durability: String },
+    /// With `layer` it records its own steps while it serves.
+    Stack {
+        name: &'static str,
+        durability: String,
+        layer: bool,
+    },
     Mosquitto,
     Rumqttd(PathBuf),
     Fio,
@@ -53,12 +58,18 @@ pub fn cpus() -> Result<Cpus> {
     Ok(Cpus { client, broker })
 }
 
+/// Our stacks.
+pub fn stacks(durability: &str, layer: bool) -> [Target; 4] {
+    ["tokio-shared", "tokio-pinned", "monoio", "compio"].map(|name| Target::Stack {
+        name,
+        durability: durability.into(),
+        layer,
+    })
+}
+
 /// All targets for a durability: brokers in memory are peers only where nothing is synced; fio only where all is.
 pub fn list(options: &Options, durability: &str) -> Result<Vec<Target>> {
-    let mut list: Vec<Target> = ["tokio-shared", "tokio-pinned", "monoio", "compio"]
-        .into_iter()
-        .map(|name| Target::Stack { name, durability: durability.into() })
-        .collect();
+    let mut list: Vec<Target> = stacks(durability, false).into();
     if durability == "none" {
         list.push(Target::Mosquitto);
         if let Some(path) = &options.rumqttd {
@@ -113,7 +124,7 @@ impl Target {
 
     fn start(&self, dir: &Path, options: &Options, cpus: &Cpus) -> Result<Server> {
         match self {
-            Target::Stack { name, durability } => {
+            Target::Stack { name, durability, layer } => {
                 let settings = serde_json::json!({
                     "durability": durability, "cpus": cpus.broker, "threads": cpus.broker.len(),
                 });
@@ -122,6 +133,9 @@ impl Target {
                     .args(["serve", "--machine", "--listen", "127.0.0.1:0", "--stack", name])
                     .args(["--settings", &settings.to_string(), "--data"])
                     .arg(dir.join("data"));
+                if *layer {
+                    command.arg("--layer").arg(dir.join("steps.trace"));
+                }
                 Server::machine(command)
             }
             Target::Mosquitto => {

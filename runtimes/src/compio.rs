@@ -390,7 +390,7 @@ fn offload(
         let (node, shard) = (Arc::clone(&own.node), own.id);
         let on_pool = move || {
             iowq::bind_pool_thread(&node, shard);
-            operation.run_on_pool(call)
+            operation.run(call)
         };
         let made = compio::runtime::spawn_blocking(on_pool).await;
         let _kept_by_local = own.idle_threads.0.send(());

@@ -388,7 +388,7 @@ fn offload(
             // A pool's panic would leave the task waiting for ever.
             let _watch = PanicWatch::new(&node);
             iowq::bind_pool_thread(&node, shard);
-            operation.run_on_pool(call)
+            operation.run(call)
         };
         let made = monoio::spawn_blocking(on_pool).await;
         made.unwrap_or_else(|error| (Err(format!("the blocking pool ended: {error:?}")), operation))

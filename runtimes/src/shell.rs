@@ -16,7 +16,7 @@ use crate::segment::Layout;
 use crate::server::{Counters, ServeError, Stop};
 use crate::settings::{Settings, Stack};
 use crate::spans;
-use crate::stamps::Operation;
+use crate::stamps::{self, Operation};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -204,6 +204,8 @@ impl Node {
     /// # Errors
     /// As [`affinity::bind_thread`].
     pub fn bind_shard(&self, seed: &ShardSeed) -> Result<(), AffinityError> {
+        // Before its first RocksDB call, which is made outside of any task and would name it after a pool.
+        stamps::this_thread("broker");
         affinity::bind_thread(seed.cpu.as_slice())
     }
 

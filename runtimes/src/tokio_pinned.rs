@@ -383,7 +383,7 @@ fn offload(
     operation: Operation,
     call: impl FnOnce() -> Done + Send + 'static,
 ) -> impl Future<Output = (Done, Operation)> + 'static {
-    let task = tokio::task::spawn_blocking(move || operation.run_on_pool(call));
+    let task = tokio::task::spawn_blocking(move || operation.run(call));
     async move { task.await.unwrap_or_else(|error| (Err(error.to_string()), operation)) }
 }
 

@@ -218,6 +218,7 @@ fn poll_read(
         let bytes = read.filled();
         if !bytes.is_empty() {
             lock(&conn.out).sockets.count_read(bytes.len());
+            reads.moved_to(conn.home());
             let _cause = reads.got(bytes.len());
             feed(shared, conn.home(), Input::Received { conn: conn.id, bytes });
         }
@@ -362,7 +363,7 @@ fn offload(
     operation: Operation,
     call: impl FnOnce() -> Done + Send + 'static,
 ) -> impl Future<Output = (Done, Operation)> + Send + 'static {
-    let task = tokio::task::spawn_blocking(move || operation.run_on_pool(call));
+    let task = tokio::task::spawn_blocking(move || operation.run(call));
     async move { task.await.unwrap_or_else(|error| (Err(error.to_string()), operation)) }
 }
 

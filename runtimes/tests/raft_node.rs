@@ -96,6 +96,42 @@ fn every_setting_survives_restarts_on_compio() {
     every_setting_survives_restarts::<CompioNative>();
 }
 
+/// A client that got no answer proposes again, with the same id: it is applied once, also after a restart.
+async fn a_repeated_proposal_is_applied_once<N: Native>(durable_sessions: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { durable_sessions, raft_sync: RaftSync::None, ..Settings::default() };
+    let node = alone::<N>(&settings, dir.path()).await;
+    let again = |node: RaftNode<N>| async move { node.propose(5, vec![open("a", 0)]).await.unwrap() };
+    assert_eq!(again(node.clone()).await, [MetaReply::Opened(None)]);
+    assert_eq!(again(node.clone()).await, [MetaReply::Opened(None)], "as the first time: it opened the session itself");
+    assert_eq!(node.propose(5, vec![open("b", 0)]).await.unwrap(), [MetaReply::Opened(None)], "other calls");
+    assert!(matches!(node.propose(6, vec![open("a", 0)]).await.unwrap()[..], [MetaReply::Opened(Some(_))]));
+    // What came in between stays.
+    node.propose(7, vec![MetaCall::DropSession { client: "a".into() }]).await.unwrap();
+    assert_eq!(again(node.clone()).await, [MetaReply::Opened(None)]);
+    let clients = |node: &RaftNode<N>| node.sessions().unwrap().into_iter().map(|s| s.client).collect::<Vec<_>>();
+    assert_eq!(clients(&node), ["b"]);
+    // What lives in memory alone comes back from the snapshot.
+    node.openraft().trigger().snapshot().await.unwrap();
+    let wait = node.openraft().wait(Some(LIMIT));
+    wait.metrics(|metrics| metrics.snapshot.is_some(), "a snapshot").await.unwrap();
+    node.shutdown().await.unwrap();
+    drop(node);
+    let node = alone::<N>(&settings, dir.path()).await;
+    assert_eq!(again(node.clone()).await, [MetaReply::Opened(None)]);
+    assert_eq!(clients(&node), ["b"], "durable sessions: {durable_sessions}");
+    node.shutdown().await.unwrap();
+}
+
+#[test]
+fn a_proposal_that_comes_again_is_answered_as_the_first_time() {
+    for durable_sessions in [true, false] {
+        TokioNative.block_on(a_repeated_proposal_is_applied_once::<TokioNative>(durable_sessions));
+        MonoioNative::default().block_on(a_repeated_proposal_is_applied_once::<MonoioNative>(durable_sessions));
+        CompioNative::default().block_on(a_repeated_proposal_is_applied_once::<CompioNative>(durable_sessions));
+    }
+}
+
 /// What was written with one setting is read with another.
 #[test]
 fn settings_may_change_between_runs() {

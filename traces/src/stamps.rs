@@ -1,12 +1,12 @@
 //! Stamps: what a stack noted about its own threads, tasks and calls during a run (`stamps.parquet`).
 //!
 //! The driver's samples say how long a request took; stamps say where. They are joined by the connection's port and byte
-//! offsets: a request whose packet ends at byte `sent_offset` of its connection was read by the first [`Event::Read`]
-//! whose `offset` is not less, and answered by the first [`Event::Reply`] whose `offset` is not less than the request's
+//! offsets: a request whose packet ends at byte `sent_offset` of its connection was read by the [`Event::Read`]
+//! that holds this byte (`offset − count < sent_offset ≤ offset`), and answered by the [`Event::Reply`] that holds the byte
 //! `reply_offset`. A raft proposal is joined by its id. All times are CLOCK_MONOTONIC, ns, as the driver's are.
 //!
 //! Sampling: polls, gaps and quick events are kept in one time slice of several, the same slices on all threads; slow
-//! ones are always kept, so that the tail is complete and the body cheap. [`StampsMeta`] says where the limits lay.
+//! ones, and what happened beside them, are always kept, so that the tail is complete and the body cheap. [`StampsMeta`] says where the limits lay.
 //! [`write_stamps`] and [`read_stamps`] are the file.
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,11 @@ pub use file::{StampsError, read_stamps, write_stamps};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// Bytes were read from a connection. `conn`, `port`, `offset` (all bytes read so far); `woken_ns`: the reading task
-    /// was woken; `started_ns`: it was polled; `resumed_ns`: the bytes went to the broker.
+    /// Bytes were read from a connection. `shard`, `conn`, `port`, `offset` (all bytes read so far), `count` (of these, the
+    /// bytes of this read); `woken_ns`: the reading task was woken; `started_ns`: it was polled; `resumed_ns`: the bytes went to the broker.
     Read,
-    /// Bytes were written to a connection. `conn`, `port`, `offset` (all bytes written so far); `op`: the operation whose
+    /// Bytes were written to a connection. `conn`, `port`, `offset` (all bytes written so far), `count` (of these, the
+    /// bytes of this row); `op`: the operation whose
     /// completion released them, of `shard`, if they waited for any; `queued_ns`: put into the outbox; `finished_ns`: the kernel
     /// took them.
     Reply,
@@ -30,6 +31,7 @@ pub enum Event {
     /// of the same shard whose completion released it, if it waited for any (a sync for its append, an append for the
     /// one before it); `conn`, `offset`: the read that caused it, if it waited for none; `proposal` of a meta call;
     /// `queued_ns`: handed to the shell; `started_ns`, `finished_ns`: the blocking call, or null where a ring does it;
+    /// `worker`: the thread that made that call; `cpu_ns`, `run_delay_ns`: what it used in it (null of some short calls);
     /// `woken_ns`: the waiting task was woken (or, had it not been polled yet, the call was finished; null for what was
     /// done inline); `resumed_ns`: its result went to the broker.
     Op,
@@ -37,13 +39,15 @@ pub enum Event {
     /// `cpu_ns` and `run_delay_ns` of a long one (null of those below 0.5 ms, if the thread had another within 0.5 ms).
     Poll,
     /// A thread was between two polls (asleep, or in its runtime's own code). `started_ns`, `finished_ns`,
-    /// `run_delay_ns`: how much of it the thread was ready to run but had no CPU. Kept only when that is long.
+    /// `run_delay_ns`: how much of it the thread was ready to run but had no CPU. Kept only when that is long. Of a
+    /// thread that makes blocking calls: the time that it was ready to make the next one.
     Gap,
     /// A RocksDB call of the meta-service. `name` (raft_append, committed, vote, route, membership, set_last_applied,
-    /// other), `first`, `count`: log indexes; `queued_ns`, `started_ns`, `finished_ns`, `resumed_ns`; `cpu_ns` … `thread_wait_ns`.
+    /// other), `first`, `count`: log indexes; `queued_ns`, `started_ns`, `finished_ns`, `resumed_ns`; `woken_ns`: the waiting task was woken
+    /// (null where it made the call itself); `cpu_ns` … `thread_wait_ns`.
     Call,
     /// A proposal. `proposal`, `first` (log index), and the moments `queued_ns` (its first call was queued),
-    /// `sent_ns` … `returned_ns`.
+    /// `sent_ns` … `returned_ns`. Of one that was sent more than once: the last time that it was received.
     Proposal,
 }
 
@@ -55,6 +59,8 @@ pub struct Stamp {
     pub name: &'static str,
     /// OS thread id.
     pub thread: u32,
+    /// OS thread id.
+    pub worker: Option<u32>,
     pub shard: Option<u32>,
     pub conn: Option<u64>,
     pub port: Option<u32>,
@@ -121,12 +127,16 @@ pub struct StampsMeta {
     #[serde(default)]
     pub slow_ns: u64,
     /// So many rows of each event but Gap are kept whole on a thread (of polls: the long ones). Later ones are kept if
-    /// they are slow or in a slice that is kept; of proposals one in `slice_every`.
+    /// they are slow, beside something slow, or in a slice that is kept; of proposals one in `slice_every` (and four times as
+    /// many rows are kept whole).
     #[serde(default)]
     pub complete_rows: u64,
     /// Rows that were left out for the sake of `complete_rows`. With 0 the rows are complete, but for short polls.
     #[serde(default)]
     pub thinned: u64,
+    /// Of the rows that were left out or lost, those of calls: with 0 the calls are complete.
+    #[serde(default)]
+    pub calls_left_out: u64,
     /// Whether the kernel says how long threads waited for a CPU; otherwise `run_delay_ns` is null everywhere.
     #[serde(default)]
     pub run_delay: bool,
@@ -190,6 +200,7 @@ impl Stamp {
             event,
             name,
             thread,
+            worker: None,
             shard: None,
             conn: None,
             port: None,

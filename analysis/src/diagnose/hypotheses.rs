@@ -5,7 +5,7 @@
 //! and a lane may grow because of something upstream.
 
 use crate::lanes::Lane;
-use crate::lanes::aggregate::SET_LAST_APPLIED;
+use crate::lanes::aggregate::{CONNECT, SET_LAST_APPLIED};
 
 /// A rival cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub struct Hypothesis {
     pub title: &'static str,
     /// The step whose tail it explains.
     pub step: &'static str,
-    /// The lanes that hold the tail if it is true.
+    /// The lanes that hold the tail if it is true; of a CONNECT, those of its time in the batcher alone, since it waits
+    /// behind other work elsewhere too.
     pub lanes: &'static [Lane],
     /// Arms of `diagnose.toml` that remove the cause and nothing else.
     pub arms: &'static [&'static str],
@@ -24,8 +25,13 @@ pub struct Hypothesis {
     pub predicts: &'static str,
 }
 
-/// The step of which batching is a cause.
-pub const CONNECT: &str = "connect";
+impl Hypothesis {
+    /// Whether its lanes say something only where the time that threads waited for a CPU is known: run delay itself, and
+    /// storage, which would hold it otherwise.
+    pub fn needs_run_delay(&self) -> bool {
+        self.lanes.iter().any(|lane| *lane == Lane::Runnable || Lane::STORAGE.contains(lane))
+    }
+}
 
 /// All of them, in the table's order: the article's own first.
 pub const HYPOTHESES: [Hypothesis; 8] = [

@@ -3,12 +3,16 @@
 //! The rule, also in METHODOLOGY.md:
 //!
 //! - *share*: the part of the base arm's slowest 1 % that lies in the cause's lanes (calls of `set_last_applied`; for
-//!   batching, CONNECTs from their planned time).
+//!   batching, the stage in the batcher of CONNECTs, from their planned time).
 //! - *ratio*: the step's P99 in the arm without the cause over that of the base, pooled over common blocks, with a
 //!   jackknife-by-block interval ([`crate::compare`]).
 //! - **supported**: share ≥ ½ and the interval of one of its arms lies below 1.
 //! - **refuted**: share ≤ 1/10 and the intervals of all its arms exclude an improvement of more than 20 %.
 //! - **cannot tell**: all else, with the number of samples or blocks that it would take where more of them can help.
+//!
+//! Without run delay in the base arm's stamps (a kernel without schedstat) nothing can be told of what rests on `runnable`
+//! or on storage, and nothing else can be supported: preemption would look the same. Nor can anything be told of calls of
+//! which some were left out.
 //!
 //! Several causes can be supported: they may act together. Intervals are not adjusted for the number of hypotheses,
 //! since a verdict needs two predictions that are measured apart.
@@ -17,7 +21,7 @@ use super::hypotheses::Hypothesis;
 use crate::compare::{contrast, t_critical};
 use crate::counts::{Counts, rank};
 use crate::lanes::Lanes;
-use crate::lanes::aggregate::{REQUESTS_MIN, Timed};
+use crate::lanes::aggregate::{CONNECT, REQUESTS_MIN, RunTimes, SET_LAST_APPLIED, Timed};
 use crate::lanes::lane::share;
 use crate::lanes::study::ArmTimes;
 use crate::units::ratio_with_interval;
@@ -100,7 +104,11 @@ pub fn judge<'a>(hypothesis: &Hypothesis, base: &ArmTimes, of: impl Fn(&str) -> 
     let (share, tail_samples, samples) = tail_share(base, hypothesis);
     let arms: Vec<ArmSeen> =
         hypothesis.arms.iter().filter_map(|name| Some(compare(of(name)?, base, hypothesis.step))).collect();
-    let (verdict, why) = decide(share, samples, &arms, hypothesis);
+    let compared = hypothesis.arms.iter().filter_map(|name| of(name)).chain([base]);
+    let (verdict, why) = match (unseen(hypothesis, base, compared), decide(share, samples, &arms, hypothesis)) {
+        (Unseen::Lane(why), _) | (Unseen::Rival(why), (Verdict::Supported, _)) => (Verdict::CannotTell, Some(why)),
+        (_, decided) => decided,
+    };
     Judged {
         name: hypothesis.name,
         title: hypothesis.title,
@@ -114,19 +122,53 @@ pub fn judge<'a>(hypothesis: &Hypothesis, base: &ArmTimes, of: impl Fn(&str) -> 
     }
 }
 
+/// What the stamps cannot show.
+enum Unseen {
+    Nothing,
+    /// What is in the hypothesis' lanes.
+    Lane(String),
+    /// Whether another cause looks the same.
+    Rival(String),
+}
+
+fn unseen<'a>(hypothesis: &Hypothesis, base: &ArmTimes, compared: impl Iterator<Item = &'a ArmTimes>) -> Unseen {
+    let left_out: u64 = compared.flat_map(|arm| &arm.runs).map(|run| run.taken.calls_left_out).sum();
+    if hypothesis.step == SET_LAST_APPLIED && left_out > 0 {
+        return Unseen::Lane(format!(
+            "{left_out} calls were too many to be kept, so the figures are not of all of them"
+        ));
+    }
+    if base.runs.iter().all(|run| run.taken.run_delay) {
+        return Unseen::Nothing;
+    }
+    let why = "the kernel did not say how long threads waited for a CPU (no schedstat)";
+    match hypothesis.needs_run_delay() {
+        true => Unseen::Lane(format!("{why}, and without that preemption looks like storage")),
+        false => Unseen::Rival(format!("{why}, and without that preemption may look the same")),
+    }
+}
+
+/// The times of a step with the lanes that may speak for a hypothesis.
+fn times_of<'a>(run: &'a RunTimes, step: &str) -> &'a [Timed] {
+    let whole = || run.steps.get(step).map(Vec::as_slice).unwrap_or(&[]);
+    if step == CONNECT { &run.batched } else { whole() }
+}
+
 /// The share of the hypothesis' lanes in the slowest 1 %, the size of that, and of the whole; no share of fewer than five.
 fn tail_share(base: &ArmTimes, hypothesis: &Hypothesis) -> (Option<f64>, u64, u64) {
-    let runs = base.runs.iter().filter_map(|run| run.steps.get(hypothesis.step));
-    let mut times: Vec<&Timed> = runs.flatten().collect();
+    let mut times: Vec<&Timed> = base.runs.iter().flat_map(|run| times_of(run, hypothesis.step)).collect();
     times.sort_by_key(|(ns, _)| *ns);
     let samples = times.len() as u64;
     let from = usize::try_from(rank(samples, TAIL_PPM)).unwrap_or(usize::MAX).saturating_sub(1);
-    let tail: Vec<&Lanes> = times.get(from..).unwrap_or(&[]).iter().filter_map(|(_, lanes)| lanes.as_ref()).collect();
-    let n = tail.len() as u64;
-    let mut sum = Lanes::default();
-    tail.iter().for_each(|lanes| sum.extend(lanes));
+    let tail = times.get(from..).unwrap_or(&[]).iter().filter_map(|(ns, lanes)| Some((ns, lanes.as_ref()?)));
+    let (mut n, mut whole, mut sum) = (0, 0_u64, Lanes::default());
+    for (ns, lanes) in tail {
+        n += 1;
+        whole = whole.saturating_add(*ns);
+        sum.extend(lanes);
+    }
     let matching = hypothesis.lanes.iter().map(|lane| sum.get(*lane)).sum();
-    ((n >= REQUESTS_MIN).then(|| share(matching, sum.total())), n, samples)
+    ((n >= REQUESTS_MIN).then(|| share(matching, whole)), n, samples)
 }
 
 fn compare(arm: &ArmTimes, base: &ArmTimes, step: &str) -> ArmSeen {
@@ -208,7 +250,7 @@ fn blocks_for(arm: &ArmSeen, bound: f64) -> Option<u64> {
 
 fn seen(hypothesis: &Hypothesis, share: Option<f64>, tail: u64, arms: &[ArmSeen]) -> String {
     let lanes: Vec<&str> = hypothesis.lanes.iter().map(|lane| lane.label()).collect();
-    let unit = if hypothesis.step == super::hypotheses::CONNECT { "CONNECTs" } else { "calls" };
+    let unit = if hypothesis.step == CONNECT { "CONNECTs" } else { "calls" };
     let mut parts = vec![match share {
         Some(share) => format!("{} {:.0} % of the slowest {tail} {unit}", lanes.join(" + "), share * 100.0),
         None => format!("only {tail} {unit} in the slowest 1 %"),

@@ -4,7 +4,7 @@
 //! latency first, and then their lanes are averaged. Groups of fewer than five requests are refused.
 
 use super::lane::{Lane, Lanes, share};
-use super::{CLOCK_NOISE_NS, RunLanes};
+use super::{CLOCK_NOISE_NS, RunLanes, Taken};
 use crate::counts::rank;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ pub const REQUESTS_MIN: u64 = 5;
 
 /// The step that stands for the meta-service's own write of the last applied id.
 pub const SET_LAST_APPLIED: &str = "set_last_applied";
+
+/// The step of which batching is a cause.
+pub const CONNECT: &str = "connect";
 
 /// Which requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -88,6 +91,10 @@ pub struct RunTimes {
     pub block: u32,
     /// Requests after warm-up with a latency, and calls; by step.
     pub steps: BTreeMap<String, Vec<Timed>>,
+    /// CONNECTs after warm-up: latency, and the lanes of the time in the batcher alone.
+    pub batched: Vec<Timed>,
+    /// How complete its stamps are.
+    pub taken: Taken,
     /// Requests whose stamps contradict each other or the driver beyond the clocks' error.
     pub disagreeing: u64,
     /// The largest contradiction, ns.
@@ -97,12 +104,15 @@ pub struct RunTimes {
 impl RunTimes {
     /// Keeps of a run what groups and comparisons need.
     pub fn of(block: u32, run: &RunLanes) -> Self {
-        let mut times = RunTimes { block, ..RunTimes::default() };
+        let mut times = RunTimes { block, taken: run.taken, ..RunTimes::default() };
         for request in run.requests.iter().filter(|request| !request.is_warmup) {
             let timed = (request.latency_ns, request.lanes);
             match times.steps.get_mut(&request.step) {
                 Some(list) => list.push(timed),
                 None => drop(times.steps.insert(request.step.clone(), vec![timed])),
+            }
+            if request.step == CONNECT {
+                times.batched.push((request.latency_ns, request.batcher));
             }
             times.disagreeing += u64::from(request.disagreement_ns > CLOCK_NOISE_NS);
             times.largest_disagreement_ns = times.largest_disagreement_ns.max(request.disagreement_ns);

@@ -93,7 +93,7 @@ impl<'a> Chain<'a> {
     pub fn call(&mut self, name: &'static str, call: &Stamp) {
         let Some((started, finished)) = call.started_ns.zip(call.finished_ns) else { return };
         let split = of_call(call);
-        self.lay(name, Some(finished), Some(call.thread), |from, to, _| {
+        self.lay(name, Some(finished), call.worker.or(Some(call.thread)), |from, to, _| {
             let claim = |lane| Claim { rank: Rank::Call, from: started, to: finished, lane, ns: split.get(lane) };
             lay_over(from, to, &Lane::ALL.map(claim), Lane::OtherStorage)
         });

@@ -36,6 +36,30 @@ pub struct Connection {
     pub opened_ns: u64,
 }
 
+/// How complete a run's stamps are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The kernel said how long threads waited for a CPU.
+    pub run_delay: bool,
+    /// Rows that were left out because there were too many.
+    pub left_out: u64,
+    /// Of these, storage calls of the meta-service.
+    pub calls_left_out: u64,
+}
+
+impl Taken {
+    /// As the file's metadata says.
+    pub fn of(meta: &StampsMeta) -> Self {
+        let left_out = meta.thinned.saturating_add(meta.dropped);
+        Taken { run_delay: meta.run_delay, left_out, calls_left_out: meta.calls_left_out }
+    }
+
+    /// Nothing was left out but short polls.
+    pub fn is_whole(&self) -> bool {
+        self.left_out == 0
+    }
+}
+
 /// One run.
 #[derive(Debug, Clone, Copy)]
 pub struct RunInput<'a> {

@@ -3,7 +3,7 @@
 //! Ports are used again, so a port alone says little: a connection has what was stamped on its port from its opening to
 //! the next one's. What cannot be found is absent from the timeline, and its time shows as unattributed.
 
-use super::input::{Connection, Request, RunInput};
+use super::input::{Connection, Request, RunInput, Taken};
 use super::threads::{Sorted, Threads};
 use regauge_traces::stamps::{Event, Stamp};
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ const OPENED_SLACK_NS: u64 = 1_000_000;
 /// The stamps of one run, by what they belong to.
 pub(super) struct Run<'a> {
     pub input: &'a RunInput<'a>,
+    pub taken: Taken,
     pub threads: Threads,
     reads: HashMap<u32, Vec<&'a Stamp>>,
     replies: HashMap<u32, Vec<&'a Stamp>>,
@@ -54,6 +55,7 @@ impl<'a> Run<'a> {
             server: with_role(input, &["server", "all"], &threads, "rpc_server"),
             meta: with_role(input, &["meta", "all"], &threads, "raft"),
             threads,
+            taken: Taken::of(input.meta),
             input,
         };
         for stamp in of(Event::Op) {
@@ -73,12 +75,22 @@ impl<'a> Run<'a> {
 
     /// The read that brought the request's last byte.
     pub fn read_of(&self, request: &Request) -> Option<&'a Stamp> {
-        first_from(self.reads.get(&request.connection?)?, request.sent_offset?)
+        self.holding(self.reads.get(&request.connection?)?, request.sent_offset?)
     }
 
     /// The write that took the reply's last byte.
     pub fn reply_of(&self, request: &Request) -> Option<&'a Stamp> {
-        first_from(self.replies.get(&request.connection?)?, request.reply_offset?)
+        self.holding(self.replies.get(&request.connection?)?, request.reply_offset?)
+    }
+
+    /// The row that holds this byte of its connection. Where rows were left out, the next one may be another request's.
+    fn holding(&self, list: &[&'a Stamp], byte: u64) -> Option<&'a Stamp> {
+        let stamp = *list.get(list.partition_point(|stamp| stamp.offset.is_none_or(|offset| offset < byte)))?;
+        let holds = match stamp.offset.zip(stamp.count) {
+            Some((offset, bytes)) => offset.saturating_sub(u64::from(bytes)) < byte,
+            None => self.taken.is_whole(),
+        };
+        holds.then_some(stamp)
     }
 
     /// An operation of a shard.
@@ -121,6 +133,14 @@ impl<'a> Run<'a> {
         let mut found: Vec<&Stamp> = names.into_iter().filter_map(|(name, later)| covering(name, later)).collect();
         found.sort_by_key(|call| call.started_ns);
         found
+    }
+
+    /// The calls of a proposal that openraft answered after them: those of later entries may be all that is left of a
+    /// step whose own rows were left out.
+    pub fn calls_before_answer(&self, proposal: &Stamp) -> Vec<&'a Stamp> {
+        let mut calls = proposal.first.map(|index| self.calls_of(index)).unwrap_or_default();
+        calls.retain(|call| proposal.committed_ns.is_none_or(|committed| call.started_ns <= Some(committed)));
+        calls
     }
 
     /// All calls of a step, by log index.
@@ -169,11 +189,6 @@ fn by_connection<'a>(
     }
     found.values_mut().for_each(|list| list.sort_by_key(|stamp| stamp.offset));
     found
-}
-
-/// The first with an offset of at least `offset`.
-fn first_from<'a>(list: &[&'a Stamp], offset: u64) -> Option<&'a Stamp> {
-    list.get(list.partition_point(|stamp| stamp.offset.is_none_or(|o| o < offset))).copied()
 }
 
 fn spans<'a, T>(stamps: impl Iterator<Item = &'a Stamp>, of: impl Fn(&'a Stamp) -> Option<(u64, u64, T)>) -> Sorted<T> {

@@ -21,9 +21,10 @@ mod table;
 pub mod terminal;
 mod threads;
 pub mod timeline;
+mod whole;
 
 pub use chain::Stage;
-pub use input::{Connection, Request, RunInput};
+pub use input::{Connection, Request, RunInput, Taken};
 pub use lane::{Lane, Lanes};
 pub use study::StudyLanes;
 pub(crate) use table::write as write_table;
@@ -50,6 +51,8 @@ pub struct RequestLanes {
     pub latency_ns: u64,
     /// Its lanes, which add up to the latency; `None` when it has no stamps.
     pub lanes: Option<Lanes>,
+    /// The lanes of the time that it waited for other calls to be sent to the meta-service; `None` as above.
+    pub batcher: Option<Lanes>,
     /// By how much stamps contradicted each other or the driver, ns.
     pub disagreement_ns: u64,
     /// Planned, CLOCK_MONOTONIC ns.
@@ -91,6 +94,8 @@ pub struct RunLanes {
     pub requests: Vec<RequestLanes>,
     /// Storage calls of an apply: route, membership, set_last_applied, by log index.
     pub steps: Vec<StepLanes>,
+    /// How complete the stamps are.
+    pub taken: Taken,
 }
 
 impl RunLanes {
@@ -107,6 +112,7 @@ impl RunLanes {
                 is_warmup: request.flags & WARMUP != 0,
                 latency_ns,
                 lanes: found.map(|timeline| timeline.lanes),
+                batcher: found.map(Timeline::in_the_batcher),
                 disagreement_ns: found.map_or(0, |timeline| timeline.disagreement_ns),
                 planned_ns: input.t0_ns.saturating_add(request.planned_ns),
                 conn: found.and_then(|timeline| timeline.conn),
@@ -120,7 +126,7 @@ impl RunLanes {
         for name in ["route", "membership", "set_last_applied"] {
             steps.extend(run.calls_named(name).iter().filter_map(|call| step_lanes(&run, call, warm_ns)));
         }
-        RunLanes { requests: requests.collect(), steps }
+        RunLanes { requests: requests.collect(), steps, taken: run.taken }
     }
 }
 

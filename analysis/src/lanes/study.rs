@@ -6,6 +6,7 @@ use super::load::{LoadedRun, load};
 use super::slow::{SlowLine, slow_lines};
 use crate::error::AnalysisError;
 use crate::load::Study;
+use crate::units::plural;
 use regauge_traces::study::RunRecord;
 
 /// What is kept of one arm.
@@ -56,7 +57,7 @@ impl StudyLanes {
         self.arms.iter().map(|arm| arm_lanes(&arm.arm, &arm.runs, arm.without.len() as u64)).collect()
     }
 
-    /// Why runs have no lanes, each reason once.
+    /// Why runs have no lanes, each reason once, and what is missing from those that have.
     pub fn missing(&self) -> Vec<String> {
         let mut reasons: Vec<(&str, u64)> = Vec::new();
         for (_, why) in self.arms.iter().flat_map(|arm| &arm.without) {
@@ -69,7 +70,38 @@ impl StudyLanes {
             1 => format!("1 run has no lanes: {why}."),
             n => format!("{n} runs have no lanes: {why}."),
         };
-        reasons.into_iter().map(sentence).collect()
+        let mut sentences: Vec<String> = reasons.into_iter().map(sentence).collect();
+        sentences.extend(self.left_out());
+        sentences.extend(self.without_run_delay());
+        sentences
+    }
+
+    fn left_out(&self) -> Option<String> {
+        let thinned: Vec<u64> = self.runs().map(|run| run.taken.left_out).filter(|rows| *rows > 0).collect();
+        let rows: u64 = thinned.iter().sum();
+        let runs = plural(thinned.len() as u64, "run");
+        (rows > 0).then(|| {
+            format!(
+                "In {runs} there were more stamps than are kept: {} left out, and requests that lack one count as \
+                 without stamps.",
+                plural(rows, "row")
+            )
+        })
+    }
+
+    fn without_run_delay(&self) -> Option<String> {
+        let runs = self.runs().filter(|run| !run.taken.run_delay).count() as u64;
+        (runs > 0).then(|| {
+            format!(
+                "In {} the kernel did not say how long threads waited for a CPU (no schedstat): such waits show in other \
+                 lanes, most of them in storage.",
+                plural(runs, "run")
+            )
+        })
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &RunTimes> {
+        self.arms.iter().flat_map(|arm| &arm.runs)
     }
 }
 

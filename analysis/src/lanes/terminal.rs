@@ -32,8 +32,8 @@ pub fn render(text: &mut String, arms: &[ArmLanes], missing: &[String]) {
         }
         text.push('\n');
         for arm in arms {
-            for group in arm.groups.iter().filter(|group| group.step == *step) {
-                row(text, &arm.arm, group);
+            for (i, group) in arm.groups.iter().filter(|group| group.step == *step).enumerate() {
+                row(text, if i == 0 { &arm.arm } else { "" }, group);
             }
         }
     }
@@ -61,15 +61,15 @@ pub fn render(text: &mut String, arms: &[ArmLanes], missing: &[String]) {
 }
 
 fn row(text: &mut String, arm: &str, group: &Group) {
-    let (name, at) = match group.at {
-        At::Median => (arm, "~P50"),
-        At::Tail => ("", "≥P99"),
+    let at = match group.at {
+        At::Median => "~P50",
+        At::Tail => "≥P99",
     };
-    if name.chars().count() > NAME {
-        text.push_str(name);
+    if arm.chars().count() > NAME {
+        text.push_str(arm);
         text.push('\n');
     }
-    let name = if name.chars().count() > NAME { "" } else { name };
+    let name = if arm.chars().count() > NAME { "" } else { arm };
     let _ = write!(text, "{name:<NAME$}{at:>6}");
     match (&group.latency_ns, &group.shares) {
         (Some(ns), Some(shares)) => {

@@ -91,7 +91,8 @@ impl Threads {
             match stamp.event {
                 Event::Call => calls.entry(stamp.thread).or_default().push((from, to, of_call(stamp))),
                 Event::Op if stamp.cpu_ns.is_some() => {
-                    calls.entry(stamp.thread).or_default().push((from, to, of_call(stamp)))
+                    let thread = stamp.worker.unwrap_or(stamp.thread);
+                    calls.entry(thread).or_default().push((from, to, of_call(stamp)));
                 }
                 Event::Poll => {
                     let woken = stamp.woken_ns.filter(|woken| *woken <= from);

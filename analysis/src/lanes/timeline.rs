@@ -14,6 +14,7 @@ use super::input::Request;
 use super::join::Run;
 use super::lane::{Lane, Lanes};
 use super::threads::Charge;
+use super::whole::{has_all, has_all_of};
 use regauge_traces::stamps::Stamp;
 
 /// A request with its lanes.
@@ -37,10 +38,22 @@ pub struct Timeline {
     pub session_ns: Option<u64>,
 }
 
+/// The stage in which a call waits to be sent to the meta-service.
+const IN_THE_BATCHER: &str = "in the batcher";
+
 const CONNECTION: [&str; 3] = ["accept", "connection", "peer"];
 const FREE: fn(u64, u64) -> Busy = |_, _| Vec::new();
 
-/// The timeline of a request; `None` without a latency or without stamps.
+impl Timeline {
+    /// The lanes of the time that it waited for other calls to be sent to the meta-service.
+    pub fn in_the_batcher(&self) -> Lanes {
+        let mut lanes = Lanes::default();
+        self.stages.iter().filter(|stage| stage.name == IN_THE_BATCHER).for_each(|stage| lanes.extend(&stage.lanes));
+        lanes
+    }
+}
+
+/// The timeline of a request; `None` without a latency or without stamps, also when some were left out for their number.
 pub(super) fn timeline(run: &Run<'_>, request: &Request) -> Option<Timeline> {
     let latency_ns = request.latency_ns?;
     let planned_ns = run.input.t0_ns.checked_add(request.planned_ns)?;
@@ -49,19 +62,20 @@ pub(super) fn timeline(run: &Run<'_>, request: &Request) -> Option<Timeline> {
     let mut chain = Chain::new(&run.threads, planned_ns, end);
     let mut seen = Seen::default();
     if request.step == "raft_proposal" {
-        let proposal = run.proposal(request.op_id)?;
+        let proposal = run.proposal(request.op_id).filter(|proposal| has_all_of(run, proposal))?;
         chain.plain("waiting to be sent", no_later(sent, proposal.received_ns), Lane::DriverLag);
         seen.server = proposal.received_ns.zip(proposal.answered_ns);
         raft(run, &mut chain, proposal, &run.server);
         chain.finish("reply", Charge { threads: &run.server, roles: &["rpc_server"] }, Lane::Network);
     } else {
         let (read, reply) = (run.read_of(request), run.reply_of(request));
-        if read.is_none() && reply.is_none() {
+        let ops = operations(run, request, read, reply);
+        if (read.is_none() && reply.is_none()) || !has_all(run, read, reply, &ops) {
             return None;
         }
         let read_ns = read.and_then(|read| read.woken_ns.or(read.started_ns).or(read.resumed_ns));
         chain.plain("waiting to be sent", no_later(sent, read_ns), Lane::DriverLag);
-        client(run, &mut chain, request, read, reply, &mut seen);
+        client(run, &mut chain, request, (read, reply, &ops), &mut seen);
     }
     let mut lanes = Lanes::default();
     chain.stages.iter().for_each(|stage| lanes.extend(&stage.lanes));
@@ -96,15 +110,13 @@ fn client(
     run: &Run<'_>,
     chain: &mut Chain<'_>,
     request: &Request,
-    read: Option<&Stamp>,
-    reply: Option<&Stamp>,
+    (read, reply, ops): (Option<&Stamp>, Option<&Stamp>, &[&Stamp]),
     seen: &mut Seen,
 ) {
     let shard_thread = read.or(reply).map(|stamp| stamp.thread);
     if let Some(read) = read {
         arrive(run, chain, read);
     }
-    let ops = operations(run, request, read, reply);
     for (i, op) in ops.iter().enumerate() {
         // The first is queued by the very poll that read the packet, unless the session lives on another shard.
         operation(run, chain, op, i == 0 && read.is_some_and(|read| read.shard == op.shard));
@@ -200,10 +212,12 @@ fn operation(run: &Run<'_>, chain: &mut Chain<'_>, op: &Stamp, in_one_poll: bool
         };
         let charge = Charge { threads: broker, roles: &["batcher"] };
         chain.must(proposal.sent_ns);
-        chain.gap("in the batcher", proposal.sent_ns, None, charge, in_flight, Lane::Queued);
+        chain.gap(IN_THE_BATCHER, proposal.sent_ns, None, charge, in_flight, Lane::Queued);
         raft(run, chain, proposal, broker);
     } else if op.started_ns.is_some() {
-        chain.wait("waiting for a thread", op.started_ns, None, Charge::NOBODY, Lane::Queued);
+        let by: Vec<u32> = op.worker.into_iter().collect();
+        let charge = Charge { threads: &by, roles: &[] };
+        chain.wait("waiting for a thread", op.started_ns, op.worker, charge, Lane::Queued);
         chain.call(file_stage(op.name), op);
     } else if op.name != "meta" {
         // A ring does it: nobody knows more than when it was submitted and when the task was woken.
@@ -241,7 +255,7 @@ fn raft(run: &Run<'_>, chain: &mut Chain<'_>, proposal: &Stamp, client: &[u32]) 
     let server = Charge { threads: &run.server, roles: &["rpc_server"] };
     chain.gap("gRPC handler", proposal.proposed_ns, None, server, FREE, Lane::Unattributed);
     let raft = Charge { threads: &run.meta, roles: &["raft"] };
-    let calls = proposal.first.map(|index| run.calls_of(index)).unwrap_or_default();
+    let calls = run.calls_before_answer(proposal);
     for (i, call) in calls.iter().enumerate() {
         let others = |from, to| {
             let others = run.calling.within(from, to).filter(|(_, _, of)| !calls.iter().any(|c| std::ptr::eq(*c, *of)));
@@ -262,10 +276,18 @@ fn raft(run: &Run<'_>, chain: &mut Chain<'_>, proposal: &Stamp, client: &[u32]) 
 pub(super) fn step(run: &Run<'_>, chain: &mut Chain<'_>, call: &Stamp) {
     let by = [call.thread];
     let charge = Charge { threads: &by, roles: &[] };
-    chain.wait("waiting for a thread", call.started_ns, Some(call.thread), charge, Lane::Queued);
+    // Who makes the call itself waits for nothing, and is woken by nobody: what lies around it are the readings of the
+    // thread's counters, as behind a call that another thread made.
+    let (before, after) = match call.woken_ns {
+        Some(_) => (Lane::Queued, Lane::WokenPolled),
+        None => (Lane::Unattributed, Lane::Unattributed),
+    };
+    chain.wait("waiting for a thread", call.started_ns, Some(call.thread), charge, before);
     chain.call(call_stage(call.name), call);
+    chain.plain("readings of the stamps", call.woken_ns, Lane::Unattributed);
     let charge = Charge { threads: &run.meta, roles: &["raft"] };
-    chain.wait("woken with the result", call.resumed_ns, None, charge, Lane::WokenPolled);
+    let name = if call.woken_ns.is_some() { "woken with the result" } else { "taking the result" };
+    chain.wait(name, call.resumed_ns, None, charge, after);
 }
 
 fn call_stage(name: &str) -> &'static str {

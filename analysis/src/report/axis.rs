@@ -51,7 +51,7 @@ impl Axis {
     pub fn of_times(values: impl IntoIterator<Item = f64>, label: &str) -> Self {
         let (low, high) = positive_range(values).unwrap_or((1e3, 1e6));
         let (low, high) = widen(low, high);
-        let ticks = log_ticks(low, high, |value| units::time(value).replace(".00 ", " ").replace(".0 ", " "));
+        let ticks = log_ticks(low, high, units::round_time);
         Axis { scale: Scale::Log, low, high, ticks, label: label.to_owned() }
     }
 

@@ -8,6 +8,8 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 92.0;
+const PANEL_WIDTH: f64 = 400.0;
+const PANEL_LEFT: f64 = 54.0;
 const RIGHT: f64 = 38.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 52.0;
@@ -20,7 +22,10 @@ const COLOURS: usize = 8;
 pub struct Plot {
     x: Axis,
     y: Axis,
+    width: f64,
+    left: f64,
     height: f64,
+    class: &'static str,
     under: String,
     over: String,
 }
@@ -28,12 +33,18 @@ pub struct Plot {
 impl Plot {
     /// An empty frame of this height.
     pub fn new(x: Axis, y: Axis, height: f64) -> Self {
-        Plot { x, y, height, under: String::new(), over: String::new() }
+        let (under, over) = (String::new(), String::new());
+        Plot { x, y, width: WIDTH, left: LEFT, height, class: "plot", under, over }
+    }
+
+    /// A frame of half the width, for panels beside each other.
+    pub fn panel(x: Axis, y: Axis, height: f64) -> Self {
+        Plot { width: PANEL_WIDTH, left: PANEL_LEFT, class: "plot panel", ..Plot::new(x, y, height) }
     }
 
     /// Horizontal place of a value.
     pub fn px(&self, x: f64) -> f64 {
-        LEFT + self.x.place(x) * (WIDTH - LEFT - RIGHT)
+        self.left + self.x.place(x) * (self.width - self.left - RIGHT)
     }
 
     /// Vertical place of a value.
@@ -67,7 +78,7 @@ impl Plot {
     /// A shaded zone between two places of the vertical axis, with a word in it.
     pub fn zone_y(&mut self, from: f64, to: f64, class: &str, word: &str) {
         let (a, b) = (self.py(from), self.py(to));
-        self.zone(LEFT, a.min(b), WIDTH - LEFT - RIGHT, (a - b).abs(), class, word);
+        self.zone(self.left, a.min(b), self.width - self.left - RIGHT, (a - b).abs(), class, word);
     }
 
     fn zone(&mut self, x: f64, y: f64, width: f64, height: f64, class: &str, word: &str) {
@@ -90,10 +101,52 @@ impl Plot {
         }
     }
 
+    /// A band between two lines, as wide as both are known: an interval around a curve.
+    pub fn band(&mut self, points: &[(f64, f64, f64)], class: &str) {
+        let known: Vec<_> =
+            points.iter().filter(|(x, low, high)| x.is_finite() && *low > 0.0 && high.is_finite()).collect();
+        if known.len() < 2 {
+            return;
+        }
+        let place = |x: f64, y: f64| format!("{:.1} {:.1}", self.px(x), self.py(y));
+        let there = known.iter().map(|point| place(point.0, point.2));
+        let back = known.iter().rev().map(|point| place(point.0, point.1));
+        let path: Vec<String> = there.chain(back).collect();
+        let _ = write!(self.under, r#"<path class="{class}" d="M{}z"/>"#, path.join("L"));
+    }
+
+    /// A vertical reference line.
+    pub fn rule_x(&mut self, x: f64, class: &str) {
+        let x = self.px(x);
+        let _ = write!(self.over, r#"<path class="{class}" d="M{x:.1} {TOP}V{:.1}"/>"#, self.height - BOTTOM);
+    }
+
+    /// Cells of equal size as one path: (left, top, width, height), in the frame's units.
+    pub fn cells(&mut self, cells: &[(f64, f64, f64, f64)], class: &str) {
+        if cells.is_empty() {
+            return;
+        }
+        let _ = write!(self.under, r#"<path class="{class}" d=""#);
+        for (x, y, width, height) in cells {
+            let _ = write!(self.under, "M{x:.1} {y:.1}h{width:.1}v{height:.1}h-{width:.1}z");
+        }
+        self.under += r#""/>"#;
+    }
+
+    /// Short strokes at the frame's upper edge, one per moment.
+    pub fn strokes(&mut self, moments: &[f64], class: &str) {
+        let place = |x: &f64| format!("M{:.1} {:.1}v-7", self.px(*x), TOP);
+        let mut path: Vec<String> = moments.iter().map(place).collect();
+        path.dedup();
+        if !path.is_empty() {
+            let _ = write!(self.over, r#"<path class="{class}" d="{}"/>"#, path.concat());
+        }
+    }
+
     /// A horizontal reference line.
     pub fn rule_y(&mut self, y: f64, class: &str) {
         let y = self.py(y);
-        let _ = write!(self.under, r#"<path class="{class}" d="M{LEFT} {y:.1}H{:.1}"/>"#, WIDTH - RIGHT);
+        let _ = write!(self.over, r#"<path class="{class}" d="M{:.1} {y:.1}H{:.1}"/>"#, self.left, self.width - RIGHT);
     }
 
     /// A mark with a vertical bar, `shift` units beside its place. A bar that leaves the frame ends in an arrow's stead
@@ -115,9 +168,11 @@ impl Plot {
 
     /// The finished SVG element. `about` says in words what it shows, for those who do not see it.
     pub fn finish(self, about: &str) -> String {
-        let (right, bottom) = (WIDTH - RIGHT, self.height - BOTTOM);
+        let (left, right, bottom) = (self.left, self.width - RIGHT, self.height - BOTTOM);
         let mut svg = format!(
-            r#"<svg class="plot" viewBox="0 0 {WIDTH} {}" role="img" aria-label="{}">"#,
+            r#"<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">"#,
+            self.class,
+            self.width,
             self.height,
             escape(about)
         );
@@ -139,22 +194,22 @@ impl Plot {
         for tick in &self.y.ticks {
             let y = self.py(tick.at);
             let kind = if tick.label.is_empty() { "faint" } else { "grid" };
-            let _ = write!(svg, r#"<path class="{kind}" d="M{LEFT} {y:.1}H{right:.1}"/>"#);
+            let _ = write!(svg, r#"<path class="{kind}" d="M{left} {y:.1}H{right:.1}"/>"#);
             if !tick.label.is_empty() {
                 let class = if tick.minor { "tick minor" } else { "tick" };
                 let _ = write!(
                     svg,
                     r#"<text class="{class} end" x="{:.1}" y="{:.1}">{}</text>"#,
-                    LEFT - 8.0,
+                    self.left - 8.0,
                     y + 4.5,
                     escape(&tick.label)
                 );
             }
         }
-        let _ = write!(svg, r#"<path class="frame" d="M{LEFT} {TOP}V{bottom:.1}H{right:.1}"/>"#);
+        let _ = write!(svg, r#"<path class="frame" d="M{left} {TOP}V{bottom:.1}H{right:.1}"/>"#);
         svg += &self.over;
         if !self.x.label.is_empty() {
-            let middle = (LEFT + right) / 2.0;
+            let middle = (self.left + right) / 2.0;
             let _ = write!(
                 svg,
                 r#"<text class="axis mid" x="{middle:.1}" y="{:.1}">{}</text>"#,
@@ -172,7 +227,7 @@ pub fn class(what: &str, series: usize) -> String {
 }
 
 /// The mark of a series: circle, square, triangle or diamond.
-fn mark(series: usize, x: f64, y: f64, r: f64) -> String {
+pub(super) fn mark(series: usize, x: f64, y: f64, r: f64) -> String {
     match series % MARKS {
         0 => format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="{r}"/>"#),
         1 => format!(r#"<rect x="{:.1}" y="{:.1}" width="{}" height="{}"/>"#, x - r, y - r, 2.0 * r, 2.0 * r),

@@ -10,8 +10,12 @@ use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use regauge_traces::study::sample_flags::{LOST, NO_REPLY, WARMUP};
-use regauge_traces::study::{ArmRecord, Gate, LayoutRecord, REQUEST_COLUMNS, RunRecord, STUDY_VERSION, run_dir};
+use regauge_traces::study::{
+    ArmRecord, Design, Gate, LayoutRecord, REQUEST_COLUMNS, RunRecord, STUDY_VERSION, Stage, run_dir,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -98,6 +102,12 @@ impl ArmSpec {
 #[derive(Clone)]
 pub struct Spec {
     pub blocks: u32,
+    /// Blocks that were run again after the others, because one of them holds an invalid run.
+    pub reruns: u32,
+    /// The question, where one was fixed beforehand.
+    pub design: Option<Design>,
+    /// Stages by their number of blocks, and whether they were sized.
+    pub stages: Vec<(u32, bool)>,
     /// Requests per run, warm-up included.
     pub requests: u64,
     pub interval_ns: u64,
@@ -111,6 +121,9 @@ impl Spec {
     pub fn small() -> Self {
         Spec {
             blocks: 3,
+            reruns: 0,
+            design: None,
+            stages: Vec::new(),
             requests: 3_000,
             interval_ns: 1_000_000,
             warmup_ns: 400_000_000,
@@ -121,6 +134,29 @@ impl Spec {
                 ArmSpec::new("monoio", "monoio", 125e3).stalls(1e-3, 3e6).set("iowq_bounded", json!(32)),
                 ArmSpec::new("compio", "compio", 130e3).stalls(1e-3, 4e6).set("iowq_bounded", json!(32)).invalid(&[1]),
             ],
+        }
+    }
+}
+
+impl Spec {
+    /// A study that can end in a verdict: a question (P99 of all requests), a control arm, ten blocks of 30 s.
+    pub fn decided(arms: Vec<ArmSpec>) -> Self {
+        let design = Design {
+            primary_percentile: "p99".into(),
+            floor_ms: 0.05,
+            control: Some("again".into()),
+            ..Design::default()
+        };
+        Spec {
+            blocks: 10,
+            reruns: 0,
+            design: Some(design),
+            stages: vec![(10, false)],
+            requests: 6_000,
+            interval_ns: 5_000_000,
+            warmup_ns: 2_000_000_000,
+            seed: 7,
+            arms,
         }
     }
 }
@@ -146,7 +182,10 @@ pub fn write_study(dir: &Path, spec: &Spec) {
         settings: arm.settings.clone(),
     });
     // As JSON, so that a manifest of before a field was added is read too.
+    let stages = spec.stages.iter().map(|&(blocks, sized)| Stage { created: String::new(), blocks, sized });
     let manifest = json!({
+        "design": spec.design,
+        "stages": stages.collect::<Vec<_>>(),
         "version": STUDY_VERSION,
         "regauge": "0.1.0",
         "created": "2026-11-23T10:00:00Z",
@@ -174,7 +213,7 @@ pub fn write_study(dir: &Path, spec: &Spec) {
         "gates": {"offered": 0.99, "driver_lag_p99_ns": 1_000_000},
     });
     fs::write(dir.join("study.json"), serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
-    for block in 0..spec.blocks {
+    for block in 0..spec.blocks + spec.reruns {
         for (position, arm) in spec.arms.iter().enumerate() {
             write_run(dir, spec, block, position as u32, arm);
         }
@@ -315,7 +354,15 @@ pub fn write_histograms_of<'a>(path: &Path, rows: impl Iterator<Item = (&'a str,
 }
 
 pub fn write_parquet(path: &Path, batch: RecordBatch) {
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+    // As the replayer writes: small files, of which one sample study is in the repository.
+    let compression = Compression::ZSTD(ZstdLevel::try_new(9).unwrap());
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_dictionary_enabled(false)
+        .set_column_dictionary_enabled("step".into(), true)
+        .build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 }

@@ -5,7 +5,8 @@
 use super::stamps::{Planted, T0, World, connects};
 use super::{Spec, write_parquet};
 use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use regauge_traces::stamps::write_stamps;
+use regauge_traces::stamps::{StampsMeta, write_stamps};
+use regauge_traces::study::sample_flags::WARMUP;
 use regauge_traces::study::{ArmRecord, Gate, Manifest, RunRecord, run_dir};
 use serde_json::{Value, json};
 use std::fs;
@@ -33,6 +34,18 @@ pub const ARMS: [&str; 11] = [
 
 /// Writes the study: `planted` in all arms but those in `without`.
 pub fn write_planted(dir: &Path, blocks: u32, planted: Planted, without: &[&str], invalid: &[u32]) {
+    write_planted_with(dir, blocks, planted, without, invalid, |_| {});
+}
+
+/// As [`write_planted`], with stamps that say something else of themselves.
+pub fn write_planted_with(
+    dir: &Path,
+    blocks: u32,
+    planted: Planted,
+    without: &[&str],
+    invalid: &[u32],
+    say: impl Fn(&mut StampsMeta),
+) {
     let spec = Spec { blocks, ..Spec::small() };
     super::write_study(dir, &Spec { blocks: 0, ..spec.clone() });
     let path = dir.join("study.json");
@@ -49,7 +62,8 @@ pub fn write_planted(dir: &Path, blocks: u32, planted: Planted, without: &[&str]
         for (position, arm) in (0_u32..).zip(ARMS) {
             let planted = if without.contains(&arm) { Planted::default() } else { planted };
             let seed = u64::from(block) << 32 | u64::from(position) << 8 | 7;
-            let world = connects(REQUESTS, EVERY, planted, seed);
+            let mut world = connects(REQUESTS, EVERY, planted, seed);
+            say(&mut world.meta);
             write_run(dir, block, position, arm, &world, !invalid.contains(&block));
         }
     }
@@ -105,7 +119,7 @@ pub fn write_samples(run: &Path, world: &World) {
     );
     super::write_histograms_of(
         &run.join("histograms.parquet"),
-        rows.iter().map(|row| {
+        rows.iter().filter(|row| row.flags & WARMUP == 0).map(|row| {
             let latency = row.latency_ns.unwrap();
             (row.step.as_str(), latency, latency + row.planned_ns - row.sent_ns.unwrap())
         }),

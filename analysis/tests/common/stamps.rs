@@ -22,6 +22,7 @@ pub fn meta() -> StampsMeta {
         clock: "clock_gettime".into(),
         slice_every: 1,
         long_poll_ns: 50_000,
+        run_delay: true,
         threads: vec![thread(SHARD, "shard-0", "broker"), thread(META, "meta", "meta"), thread(META, "meta", "server")],
         ..StampsMeta::default()
     }
@@ -43,6 +44,8 @@ pub struct Planted {
     pub sleep: u64,
     /// Other proposals under way before ours is sent.
     pub queued: u64,
+    /// Behind openraft's read of the log, before the entry is applied.
+    pub behind: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -72,18 +75,21 @@ impl World {
 
 /// `requests` CONNECTs 10 ms apart; every `every`-th has what is planted, jittered by a tenth.
 pub fn connects(requests: u64, every: u64, planted: Planted, seed: u64) -> World {
+    connects_with(requests, |i| if i % every == every - 1 { planted } else { Planted::default() }, seed)
+}
+
+/// `requests` CONNECTs 10 ms apart, each with what is planted into it, jittered by a tenth.
+pub fn connects_with(requests: u64, mut planted: impl FnMut(u64) -> Planted, seed: u64) -> World {
     let mut random = Random(seed);
     let mut world = World { meta: meta(), ..World::default() };
     for i in 0..requests {
-        let is_slow = i % every == every - 1;
         let mut jitter = |ns: u64| (ns as f64 * (0.9 + 0.2 * random.uniform())) as u64;
-        let slow = |ns: u64| if is_slow { ns } else { 0 };
-        connect(&mut world, i, &mut |ns| jitter(ns), slow, planted);
+        connect(&mut world, i, &mut jitter, planted(i));
     }
     world
 }
 
-fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, slow: impl Fn(u64) -> u64, planted: Planted) {
+fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, planted: Planted) {
     let planned = i * 10_000_000;
     let (port, index) = (40_000 + (i % 20_000) as u32, i + 1);
     let mut at = T0 + planned;
@@ -96,20 +102,30 @@ fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, slow: 
     let started = pass(jitter(5_000));
     let read = pass(jitter(4_000));
     let queued = pass(jitter(3_000));
-    let batched = pass(jitter(6_000) + jitter(slow(planted.queued)));
+    let batched = pass(jitter(6_000) + jitter(planted.queued));
     let received = pass(jitter(40_000));
     let proposed = pass(jitter(8_000));
     let mut calls = Vec::new();
     for name in ["raft_append", "committed", "set_last_applied"] {
         let mut call = blank(Event::Call, name, META);
-        let mut plant = |ns: u64| if name == "set_last_applied" { jitter(slow(ns)) } else { 0 };
+        let mut plant = |ns: u64| if name == "set_last_applied" { jitter(ns) } else { 0 };
         let (spin, runnable) = (plant(planted.spin), plant(planted.runnable));
         let (wal, delay, wait) = (plant(planted.wal), plant(planted.delay), plant(planted.thread_wait));
         let (sleep, woken) = (plant(planted.sleep), plant(planted.woken));
+        let behind = plant(planted.behind);
+        if behind > 0 {
+            let mut read = blank(Event::Call, "other", META);
+            (read.first, read.count) = (Some(index), Some(1));
+            read.started_ns = Some(pass(0));
+            read.finished_ns = Some(pass(behind));
+            (read.cpu_ns, read.run_delay_ns) = (Some(0), Some(0));
+            calls.push(read);
+        }
         call.queued_ns = Some(pass(jitter(2_000)));
         call.started_ns = Some(pass(0));
         let cpu = jitter(15_000) + spin;
         call.finished_ns = Some(pass(cpu + runnable + wal + delay + wait + sleep));
+        call.woken_ns = call.finished_ns;
         call.resumed_ns = Some(pass(woken));
         (call.first, call.count) = (Some(index), Some(1));
         (call.cpu_ns, call.run_delay_ns) = (Some(cpu), Some(runnable));
@@ -128,7 +144,8 @@ fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, slow: 
     let end = pass(jitter(30_000));
 
     let mut stamp = blank(Event::Read, "", SHARD);
-    (stamp.shard, stamp.conn, stamp.port, stamp.offset) = (Some(0), Some(i), Some(port), Some(60));
+    (stamp.shard, stamp.conn, stamp.port, stamp.offset, stamp.count) =
+        (Some(0), Some(i), Some(port), Some(60), Some(60));
     (stamp.woken_ns, stamp.started_ns, stamp.resumed_ns) = (Some(woken), Some(started), Some(read));
     world.stamps.push(stamp);
     let mut stamp = blank(Event::Op, "meta", SHARD);
@@ -143,7 +160,7 @@ fn connect(world: &mut World, i: u64, jitter: &mut dyn FnMut(u64) -> u64, slow: 
     world.stamps.push(stamp);
     world.stamps.extend(calls);
     let mut stamp = blank(Event::Reply, "", SHARD);
-    (stamp.shard, stamp.conn, stamp.port, stamp.offset) = (Some(0), Some(i), Some(port), Some(9));
+    (stamp.shard, stamp.conn, stamp.port, stamp.offset, stamp.count) = (Some(0), Some(i), Some(port), Some(9), Some(9));
     (stamp.op, stamp.queued_ns, stamp.finished_ns) = (Some(i), Some(replied), Some(written));
     world.stamps.push(stamp);
 

@@ -51,8 +51,7 @@ fn deviations(arm: &ArmRecord, layout: &LayoutRecord, server: &Value) -> Result<
     expect("files", format!("{:?}", used.files), format!("{:?}", asked.files));
     let settings = serde_json::to_value(&asked).map_err(|e| e.to_string())?;
     for name in SAME_NAMES {
-        let used = attested.get(name).map_or("unattested".to_owned(), word);
-        expect(name, used, settings.get(name).map_or(String::new(), word));
+        expect(name, word(&attested[name]), word(&settings[name]));
     }
     let beside = match asked.roles {
         Roles::One => 0,

@@ -55,6 +55,23 @@ fn each_proposal_arrives_as_planned_on_the_channels_in_turn() {
     assert_eq!(opened, [(0, 0), (1, 0), (2, 0), (3, 0)]);
 }
 
+/// What is due at one moment is encoded one after the other: the later ones are late by that, and the driver says so.
+#[test]
+fn a_burst_is_as_late_as_its_encoding() {
+    let meta = Meta::start(|_| Answer::Right);
+    let outcome = drive(&plan((0..200).map(|_| propose(5 * MS, 9_000, 5)).collect()), &meta);
+    assert_eq!(outcome.record.errors, 0, "{:?}", outcome.record);
+    for channel in 0..PROPOSAL_CHANNELS {
+        let lags: Vec<u64> =
+            outcome.rows.iter().filter(|row| row.connection == channel).map(|row| row.driver_lag_ns.unwrap()).collect();
+        assert!(lags.is_sorted(), "the order of the plan: {lags:?}");
+        let mut moments = lags.clone();
+        moments.dedup();
+        assert!(moments.len() * 2 > lags.len(), "each has its own moment: {lags:?}");
+    }
+    assert!(outcome.rows.iter().all(|row| row.sent_ns.unwrap() >= row.planned_ns + row.driver_lag_ns.unwrap()));
+}
+
 /// As for MQTT: a server that stalls shows the rest of the stall in every proposal that was planned within it.
 #[test]
 fn a_stall_shows_in_every_proposal_that_was_planned_within_it() {

@@ -54,6 +54,8 @@ pub struct Limits {
     pub topic_alias_maximum: u16,
     /// Subscriptions per session.
     pub subscriptions: usize,
+    /// Their filters together, bytes, per session: with the client id they fit into one call of the meta store.
+    pub subscription_bytes: usize,
     /// From accept to a whole CONNECT packet, ns.
     pub connect_timeout_ns: u64,
     /// Bytes that a client may send behind its CONNECT before it has its CONNACK.
@@ -72,6 +74,7 @@ impl Default for Limits {
             queue_bytes: 256 << 20,
             topic_alias_maximum: 64,
             subscriptions: 10_000,
+            subscription_bytes: 768 << 10,
             connect_timeout_ns: 10_000_000_000,
             early_bytes: 32 << 20,
             read_bytes: 256 << 10,

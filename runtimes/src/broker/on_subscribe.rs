@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// SUBACK: the filter is not valid.
 const FILTER_INVALID: u8 = 0x8f;
-/// SUBACK: the session has as many subscriptions as it may.
+/// SUBACK: the session has as many subscriptions, or as long ones, as it may.
 const QUOTA_EXCEEDED: u8 = 0x97;
 /// SUBACK: shared subscriptions are not supported.
 const SHARED_UNSUPPORTED: u8 = 0x9e;
@@ -58,10 +58,14 @@ impl Broker {
         let join = self.joins.vacant_key();
         let (mut waiting, mut changed) = (0, false);
         let mut reasons = Vec::with_capacity(asked.filters.len());
+        let kept = self.sessions.get(session).map(|s| s.subscriptions.keys().map(|filter| filter.len()).sum());
+        let mut bytes: usize = kept.unwrap_or(0);
         for (filter, options) in asked.filters {
             let (filter, options): (Arc<str>, _) = (filter.into(), Options(options));
             let Some(s) = self.sessions.get_mut(session) else { return Ok(()) };
-            let full = s.subscriptions.len() >= self.config.limits.subscriptions;
+            let limits = &self.config.limits;
+            let full =
+                s.subscriptions.len() >= limits.subscriptions || bytes + filter.len() > limits.subscription_bytes;
             let refused = match () {
                 () if filter::is_shared(&filter) => Some(SHARED_UNSUPPORTED),
                 () if !filter::is_valid(&filter) => Some(FILTER_INVALID),
@@ -74,6 +78,7 @@ impl Broker {
             }
             let id = asked.id.unwrap_or(0);
             let old = s.subscriptions.insert(filter.clone(), Subscription { options, id });
+            bytes += if old.is_none() { filter.len() } else { 0 };
             changed |= old.is_none_or(|old| old.options != options);
             self.trie.subscribe(&filter, Match { session, options, id });
             let retained = match options.retain_handling() {

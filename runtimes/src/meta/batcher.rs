@@ -13,7 +13,9 @@ use crate::spans;
 use crate::stamps::{self, Mark, Role};
 use futures::future::{Either, select};
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
 use std::pin::pin;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, Span};
@@ -25,7 +27,12 @@ const OWN_IDS: u64 = 1 << 63;
 /// A gathered proposal stays this far below the limit of a proposal, since sizes are estimated.
 const GATHERED_BYTES_MAX: usize = PROPOSAL_BYTES_MAX / 2;
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(OWN_IDS);
+/// Ids of this process count from a random one on: those of another process, or of this server before its restart, must
+/// not be taken for the same proposals.
+static NEXT_ID: LazyLock<AtomicU64> = LazyLock::new(|| {
+    let from = std::hash::RandomState::new().build_hasher().finish();
+    AtomicU64::new(OWN_IDS | from >> 2)
+});
 
 /// What a call is answered with: the reply, and the id of the proposal that it rode in.
 pub type Answer = Result<(MetaReply, u64), String>;
@@ -166,13 +173,13 @@ async fn each<N: Net, P: Proposer>(tasks: &Tasks<N>, mut singles: Queue, propose
 /// Proposes what waits, and answers everyone.
 async fn flush(proposer: &impl Proposer, waiting: Vec<Waiting>) {
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    stamps::mark(id, Mark::Sent);
+    let sent = stamps::mark(id, Mark::Sent);
     let bytes = waiting.iter().map(|w| estimate(&w.call)).sum();
     let Some(first) = waiting.first() else { return };
     let span = spans::raft_proposal(&first.span, id, waiting.len(), bytes);
     let (calls, answers): (Vec<_>, Vec<_>) = waiting.into_iter().map(|w| (w.call, w.answer)).unzip();
     let outcome = proposer.propose(id, &calls).instrument(span).await;
-    stamps::mark(id, Mark::Returned);
+    stamps::mark_after(id, Mark::Returned, sent);
     // A caller that waits no more has ended.
     match outcome {
         Ok(replies) if replies.len() == answers.len() => {

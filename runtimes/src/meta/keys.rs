@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | entry | `meta_raft` | `L`, [`SHARD`] as FNV-1a 64, index, big-endian: 17 B | [`super::types::Entry`], postcard |
 //! | state | `meta_raft` | `S`, [`SHARD`] as FNV-1a 64, a [`State`]: 10 B | [`log_id_bytes`], others postcard |
+//! | answer | `meta_raft` | `R`, [`SHARD`] as FNV-1a 64, place, big-endian: 17 B | [`super::answers::Answered`], postcard; not RobustMQ's |
 //! | session | `broker` | [`super::SESSION_PREFIX`] and the client id | JSON |
 //! | snapshot | `meta_data` | `snapshot` | postcard |
 //!
@@ -25,6 +26,8 @@ pub const BROKER: &str = "broker";
 pub const FAMILIES: [&str; 5] = [RAFT, DATA, "meta_metadata", BROKER, "storage"];
 /// Where all entries of all shards lie in their family: from, and up to but without.
 pub const LOG_RANGE: (&[u8], &[u8]) = (b"L", b"M");
+/// Where all answers lie in their family: from, and up to but without.
+pub const ANSWER_RANGE: (&[u8], &[u8]) = (b"R", b"S");
 /// Key of the snapshot.
 pub const SNAPSHOT: &[u8] = b"snapshot";
 /// The length that RocksDB's prefix extractor takes; all entries of a shard below 2^56 have one prefix.
@@ -52,10 +55,19 @@ pub enum State {
 
 /// The key of the entry at `index`.
 pub fn log(index: u64) -> [u8; 17] {
+    numbered(b'L', index)
+}
+
+/// The key of the answer at a place.
+pub fn answer(slot: u64) -> [u8; 17] {
+    numbered(b'R', slot)
+}
+
+fn numbered(kind: u8, number: u64) -> [u8; 17] {
     let mut key = [0; 17];
-    key[0] = b'L';
+    key[0] = kind;
     key[1..9].copy_from_slice(&SHARD_HASH.to_be_bytes());
-    key[9..].copy_from_slice(&index.to_be_bytes());
+    key[9..].copy_from_slice(&number.to_be_bytes());
     key
 }
 

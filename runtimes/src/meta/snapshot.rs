@@ -1,19 +1,20 @@
 //! Snapshots of the sessions: built from a view that later calls do not change, kept in the database, one at a time.
 //!
-//! A snapshot's data is the sessions in the order of their client ids, as postcard. It is stored, and sent to other
+//! A snapshot's data is the sessions in the order of their client ids and the answers that are kept, as postcard. It is stored, and sent to other
 //! nodes, in one piece behind what it covers ([`encode`]). What it leaves out: sending in pieces, and building from
 //! changes alone.
 
+use super::answers::Answered;
 use super::keys::{self, State};
 use super::native::Native;
 use super::rocks::{Rocks, What};
 use super::sessions::Bucket;
-use super::store::{Db, Depth, SESSION_PREFIX, Store, decode_session};
+use super::store::{Db, Depth, SESSION_PREFIX, Store, decode_answer, decode_session, from_key, ordered_upto};
 use super::types::{Snapshot, SnapshotMeta, Types};
 use crate::broker::effect::SessionRecord;
 use crate::stamps::Step;
 use openraft::storage::RaftSnapshotBuilder;
-use rocksdb::{Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode, WriteBatch};
+use rocksdb::{SnapshotWithThreadMode, WriteBatch};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -33,7 +34,7 @@ pub enum View {
     /// In RocksDB.
     Stored(StoredView),
     /// In memory alone.
-    InMemory(Vec<Bucket>),
+    InMemory(Vec<Bucket>, Vec<Arc<Answered>>),
 }
 
 /// A RocksDB snapshot that keeps its database open.
@@ -54,14 +55,24 @@ impl StoredView {
     }
 
     fn sessions(&self) -> Result<Vec<SessionRecord>, String> {
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
-        options.set_iterate_upper_bound(SESSIONS_END);
-        let from = IteratorMode::From(SESSION_PREFIX, Direction::Forward);
-        let entries = self.snapshot.iterator_cf_opt(&self.store.family(keys::BROKER)?, options, from);
+        self.decoded(keys::BROKER, (SESSION_PREFIX, SESSIONS_END), decode_session)
+    }
+
+    fn answers(&self) -> Result<Vec<Answered>, String> {
+        self.decoded(keys::RAFT, keys::ANSWER_RANGE, |_, value| decode_answer(value))
+    }
+
+    fn decoded<T>(
+        &self,
+        family: &str,
+        (from, to): (&[u8], &[u8]),
+        decode: impl Fn(&[u8], &[u8]) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
+        let family = self.store.family(family)?;
+        let entries = self.snapshot.iterator_cf_opt(&family, ordered_upto(to), from_key(from));
         let decoded = entries.map(|entry| {
-            let (key, value) = entry.map_err(|error| format!("reading sessions for a snapshot failed: {error}"))?;
-            decode_session(&key, &value)
+            let (key, value) = entry.map_err(|error| format!("reading the state for a snapshot failed: {error}"))?;
+            decode(&key, &value)
         });
         decoded.collect()
     }
@@ -71,7 +82,7 @@ impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             View::Stored(_) => "View::Stored",
-            View::InMemory(_) => "View::InMemory",
+            View::InMemory(..) => "View::InMemory",
         })
     }
 }
@@ -79,11 +90,12 @@ impl fmt::Debug for View {
 impl View {
     fn encode(&self) -> Result<Vec<u8>, String> {
         let data = match self {
-            View::Stored(stored) => postcard::to_stdvec(&stored.sessions()?),
-            View::InMemory(buckets) => {
+            View::Stored(stored) => postcard::to_stdvec(&(stored.sessions()?, stored.answers()?)),
+            View::InMemory(buckets, answers) => {
                 let mut sessions: Vec<_> = buckets.iter().flat_map(|bucket| bucket.values()).collect();
                 sessions.sort_unstable_by(|a, b| a.client.cmp(&b.client));
-                postcard::to_stdvec(&sessions)
+                let answers: Vec<&Answered> = answers.iter().map(Arc::as_ref).collect();
+                postcard::to_stdvec(&(sessions, answers))
             }
         };
         let data = data.map_err(|error| format!("a snapshot cannot be encoded: {error}"))?;
@@ -143,16 +155,19 @@ pub fn load(store: &Store) -> Result<Option<Snapshot>, String> {
     Ok(Some(Snapshot { meta, snapshot: data.to_vec() }))
 }
 
-/// The sessions in a snapshot's data.
+/// What a snapshot's data holds.
+pub type Contents = (Vec<SessionRecord>, Vec<Answered>);
+
+/// The sessions in a snapshot's data, and the answers that are kept.
 ///
 /// # Errors
 /// When it is something else.
-pub fn sessions(data: &[u8]) -> Result<Vec<SessionRecord>, String> {
+pub fn contents(data: &[u8]) -> Result<Contents, String> {
     postcard::from_bytes(data).map_err(|error| format!("the sessions of a snapshot cannot be decoded: {error}"))
 }
 
-/// Stores a snapshot of another node. With `replaced` these become the stored sessions, with what is applied, all in
-/// one write.
+/// Stores a snapshot of another node. With `replaced` these become the stored sessions and answers, with what is applied,
+/// all in one write.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -160,16 +175,18 @@ pub fn install(
     store: &Store,
     meta: &SnapshotMeta,
     data: &[u8],
-    replaced: Option<Vec<SessionRecord>>,
+    replaced: Option<Contents>,
     depth: Depth,
 ) -> Result<(), String> {
     let _turn = store.snapshot_turn.lock().unwrap_or_else(PoisonError::into_inner);
     let mut batch = WriteBatch::default();
     batch.put_cf(&store.family(keys::DATA)?, keys::SNAPSHOT, encode(meta, data)?);
-    if let Some(sessions) = replaced {
+    if let Some((sessions, answers)) = replaced {
         let raft = store.family(keys::RAFT)?;
         batch.delete_range_cf(&store.family(keys::BROKER)?, SESSION_PREFIX, SESSIONS_END);
         store.add_sessions(&mut batch, sessions.into_iter().map(|s| (s.client.clone(), Some(s))).collect())?;
+        batch.delete_range_cf(&raft, keys::ANSWER_RANGE.0, keys::ANSWER_RANGE.1);
+        answers.iter().try_for_each(|answered| store.add_answer(&mut batch, answered))?;
         let membership = postcard::to_stdvec(&meta.last_membership);
         let membership = membership.map_err(|error| format!("a membership cannot be encoded: {error}"))?;
         batch.put_cf(&raft, keys::state(State::Membership), membership);

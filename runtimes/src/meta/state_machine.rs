@@ -3,10 +3,12 @@
 //! For each batch of entries that openraft hands over: *route* for each proposal (the sessions, one write batch),
 //! *membership* for each membership entry, and *set_last_applied* once, as RobustMQ does it; then all callers get their
 //! answers. [`LastApplied`] says how that last step writes. After a crash the id on the disk may be older than the
-//! sessions: the entries after it are then applied again, to the same effect ([`super::sessions`]).
+//! sessions: the entries after it are then applied again, to the same effect ([`super::sessions`]). A proposal that comes a second time is
+//! answered as the first time, and changes nothing ([`super::answers`]).
 //!
 //! What it leaves out: the raft log, and what calls do to sessions.
 
+use super::answers::{self, Answered, Answers};
 use super::keys::{self, State};
 use super::native::Native;
 use super::rocks::{Rocks, What};
@@ -47,10 +49,10 @@ impl Sessions {
         }
     }
 
-    fn view(&self) -> View {
+    fn view(&self, answers: &Answers) -> View {
         match self {
             Sessions::Stored(store) => View::Stored(StoredView::new(store)),
-            Sessions::InMemory(memory) => View::InMemory(memory.view()),
+            Sessions::InMemory(memory) => View::InMemory(memory.view(), answers.view()),
         }
     }
 }
@@ -60,6 +62,7 @@ impl Sessions {
 pub struct StateMachine<N> {
     rocks: Rocks<N>,
     sessions: Sessions,
+    answers: Answers,
     applied: Option<LogId>,
     /// What a write of sessions has stored as applied.
     merged: Option<LogId>,
@@ -80,15 +83,17 @@ impl<N: Native> StateMachine<N> {
             let covered = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
             let membership = membership_of(&store).map_err(corrupt)?;
             let applied = applied_of(&rocks, covered).map_err(corrupt)?;
-            StateMachine { rocks, sessions: Sessions::Stored(store.clone()), applied, merged: None, membership }
+            let answers = Answers::of(store.answers().map_err(corrupt)?);
+            let sessions = Sessions::Stored(store.clone());
+            StateMachine { rocks, sessions, answers, applied, merged: None, membership }
         } else {
-            let (meta, sessions) = match snapshot {
-                Some(Snapshot { meta, snapshot: data }) => (meta, snapshot::sessions(&data).map_err(corrupt)?),
+            let (meta, (sessions, answers)) = match snapshot {
+                Some(Snapshot { meta, snapshot: data }) => (meta, snapshot::contents(&data).map_err(corrupt)?),
                 None => Default::default(),
             };
             let sessions = Sessions::InMemory(Arc::new(InMemory::new(sessions)));
             let (applied, membership) = (meta.last_log_id, meta.last_membership);
-            StateMachine { rocks, sessions, applied, merged: None, membership }
+            StateMachine { rocks, sessions, answers: Answers::of(answers), applied, merged: None, membership }
         };
         machine.merged = machine.applied;
         Ok(machine)
@@ -124,19 +129,31 @@ impl<N: Native> StateMachine<N> {
     async fn route(&mut self, apply: &Span, id: LogId, proposal: Proposal) -> io::Result<Replies> {
         let Proposal { id: name, calls } = proposal;
         stamps::indexed(name, id.index);
+        let digest = answers::digest(&calls).map_err(io::Error::other)?;
+        if let Some(replies) = self.answers.find(name, digest) {
+            // Sent again by a client that got no answer, and applied already.
+            return Ok(Replies(replies));
+        }
+        let answered = Answered { index: id.index, id: name, digest, replies: Vec::new() };
         let span = spans::route(apply, name, calls.len());
-        match &self.sessions {
+        let answered = match &self.sessions {
             Sessions::Stored(_) => {
                 let applied = (self.rocks.last_applied() == LastApplied::Merged).then_some(id);
                 let (depth, what) = (self.rocks.state_depth(), What { step: Step::Route, first: id.index, count: 1 });
-                let work = move |store: &Arc<Store>| store.route(calls, applied.as_ref(), depth);
-                let replies = self.rocks.call(what, span, work).await?;
+                let work = move |store: &Arc<Store>| store.route(calls, applied.as_ref(), Some(answered), depth);
+                let answered = self.rocks.call(what, span, work).await?;
                 self.merged = applied.or(self.merged);
-                Ok(Replies(replies))
+                answered
             }
             // As in RobustMQ this makes no call to RocksDB.
-            Sessions::InMemory(memory) => span.in_scope(|| memory.route(calls)).map(Replies).map_err(io::Error::other),
-        }
+            Sessions::InMemory(memory) => {
+                let replies = span.in_scope(|| memory.route(calls)).map_err(io::Error::other)?;
+                Answered { replies, ..answered }
+            }
+        };
+        let replies = Replies(answered.replies.clone());
+        self.answers.add(answered);
+        Ok(replies)
     }
 
     async fn set_membership(
@@ -200,23 +217,27 @@ impl<N: Native> RaftStateMachine<Types<N>> for StateMachine<N> {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<N> {
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
-        SnapshotBuilder::new(self.rocks.clone(), meta, self.sessions.view())
+        SnapshotBuilder::new(self.rocks.clone(), meta, self.sessions.view(&self.answers))
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
         let (own, depth, kept) = (meta.clone(), self.rocks.state_depth(), self.sessions.clone());
         let work = move |store: &Arc<Store>| {
-            let sessions = snapshot::sessions(&data)?;
+            let (sessions, answers) = snapshot::contents(&data)?;
             match kept {
-                Sessions::Stored(_) => snapshot::install(store, &own, &data, Some(sessions), depth),
+                Sessions::Stored(_) => {
+                    let replaced = (sessions, answers.clone());
+                    snapshot::install(store, &own, &data, Some(replaced), depth)?;
+                }
                 Sessions::InMemory(memory) => {
                     snapshot::install(store, &own, &data, None, depth)?;
                     memory.replace(sessions);
-                    Ok(())
                 }
             }
+            Ok(answers)
         };
-        self.rocks.call(What { step: Step::Other, first: 0, count: 0 }, Span::none(), work).await?;
+        let answers = self.rocks.call(What { step: Step::Other, first: 0, count: 0 }, Span::none(), work).await?;
+        self.answers = Answers::of(answers);
         self.applied = meta.last_log_id;
         self.merged = meta.last_log_id;
         self.membership = meta.last_membership.clone();

@@ -7,6 +7,7 @@
 //! What it leaves out: secondary indexes, and sweeping of expired sessions (they count as absent when their client
 //! returns).
 
+use super::answers::Answered;
 use super::keys::{self, State};
 use super::scratch::Scratch;
 use super::sessions::{self, Changes};
@@ -15,8 +16,8 @@ use crate::broker::effect::{MetaCall, MetaReply, SessionRecord};
 use crate::settings::{LastApplied, MetaStore, Settings};
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, ErrorKind, IteratorMode, MultiThreaded, Options, ReadOptions, SliceTransform, WriteBatch,
-    WriteOptions,
+    DBWithThreadMode, Direction, ErrorKind, IteratorMode, MultiThreaded, Options, ReadOptions, SliceTransform,
+    WriteBatch, WriteOptions,
 };
 use std::fmt;
 use std::ops::Range;
@@ -145,25 +146,51 @@ impl Store {
     /// One sentence, when RocksDB fails or a stored record cannot be decoded.
     pub fn call(&self, call: MetaCall, sync: bool) -> Result<MetaReply, String> {
         let depth = if sync { Depth::Disk } else { Depth::Wal };
-        let mut replies = self.route(vec![call], None, depth)?;
+        let mut replies = self.route(vec![call], None, None, depth)?.replies;
         replies.pop().ok_or_else(|| "a call got no reply; please report it".to_owned())
     }
 
-    /// Performs the calls of one entry, in one write, together with `applied` when that is given.
+    /// Performs the calls of one entry, in one write, together with `applied` when that is given, and with the answer
+    /// when it is to be kept (`answered`, whose replies are still to be filled in).
     pub(super) fn route(
         &self,
         calls: Vec<MetaCall>,
         applied: Option<&LogId>,
+        answered: Option<Answered>,
         depth: Depth,
-    ) -> Result<Vec<MetaReply>, String> {
+    ) -> Result<Answered, String> {
         let (changes, replies) = sessions::decide(calls, |client| self.session(client))?;
         let mut batch = WriteBatch::default();
         self.add_sessions(&mut batch, changes)?;
         if let Some(applied) = applied {
             batch.put_cf(&self.family(keys::RAFT)?, keys::state(State::Applied), keys::log_id_bytes(applied));
         }
+        let is_kept = answered.is_some();
+        let answered = Answered { replies, ..answered.unwrap_or_default() };
+        if is_kept {
+            self.add_answer(&mut batch, &answered)?;
+        }
         self.write(batch, depth)?;
-        Ok(replies)
+        Ok(answered)
+    }
+
+    /// Adds an answer to a write.
+    pub(super) fn add_answer(&self, batch: &mut WriteBatch, answered: &Answered) -> Result<(), String> {
+        let value = postcard::to_stdvec(answered).map_err(|error| format!("an answer cannot be encoded: {error}"))?;
+        batch.put_cf(&self.family(keys::RAFT)?, keys::answer(answered.slot()), value);
+        Ok(())
+    }
+
+    /// The answers that were stored, in no order.
+    pub(super) fn answers(&self) -> Result<Vec<Answered>, String> {
+        let (from, to) = keys::ANSWER_RANGE;
+        let entries = self.db.iterator_cf_opt(&self.family(keys::RAFT)?, ordered_upto(to), from_key(from));
+        entries
+            .map(|entry| {
+                let (_, value) = entry.map_err(|error| self.describe("reading from", &error))?;
+                decode_answer(&value)
+            })
+            .collect()
     }
 
     /// The sessions, in the order of their keys.
@@ -225,11 +252,8 @@ impl Store {
     /// Entries of the raft log, undecoded: those of `range` that were not purged, in order; fewer once they would have
     /// more than `bytes_max`, but at least one.
     pub(super) fn log(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<IndexValue>, String> {
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
-        options.set_iterate_upper_bound(keys::log(range.end));
-        let start = keys::log(range.start);
-        let from = IteratorMode::From(&start, rocksdb::Direction::Forward);
+        let (options, start) = (ordered_upto(keys::log(range.end)), keys::log(range.start));
+        let from = from_key(&start);
         let (mut entries, mut bytes) = (Vec::<IndexValue>::new(), 0);
         for entry in self.db.iterator_cf_opt(&self.family(keys::RAFT)?, options, from) {
             let (key, value) = entry.map_err(|error| self.describe("reading from", &error))?;
@@ -246,12 +270,8 @@ impl Store {
 
     /// All that lies where the raft log is, in the order of the keys.
     pub(super) fn whole_log(&self) -> Result<impl Iterator<Item = Result<KeyValue, String>> + '_, String> {
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
         let (from, to) = keys::LOG_RANGE;
-        options.set_iterate_upper_bound(to);
-        let from = IteratorMode::From(from, rocksdb::Direction::Forward);
-        let entries = self.db.iterator_cf_opt(&self.family(keys::RAFT)?, options, from);
+        let entries = self.db.iterator_cf_opt(&self.family(keys::RAFT)?, ordered_upto(to), from_key(from));
         Ok(entries.map(|entry| entry.map_err(|error| self.describe("reading from", &error))))
     }
 
@@ -326,6 +346,24 @@ impl Store {
     fn describe(&self, doing: &str, error: &rocksdb::Error) -> String {
         format!("{doing} the meta store {} failed: {error}", self.path.display())
     }
+}
+
+/// To read keys in their order, whatever their prefix, up to but without `end`.
+pub(super) fn ordered_upto(end: impl Into<Vec<u8>>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_total_order_seek(true);
+    options.set_iterate_upper_bound(end);
+    options
+}
+
+/// To read from this key on.
+pub(super) fn from_key(key: &[u8]) -> IteratorMode<'_> {
+    IteratorMode::From(key, Direction::Forward)
+}
+
+/// An answer from its value.
+pub(super) fn decode_answer(value: &[u8]) -> Result<Answered, String> {
+    postcard::from_bytes(value).map_err(|error| format!("a kept answer cannot be decoded: {error}"))
 }
 
 fn open_db(path: &Path, families: &[&str]) -> Result<Db, StoreError> {

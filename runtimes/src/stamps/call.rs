@@ -1,9 +1,10 @@
 //! A RocksDB call of the meta-service: how long it waited for its thread, and what that thread did in it.
 
-use super::limits::COMPLETE_ROWS;
+use super::blocking::{self, Around};
+use super::limits::{COMPLETE_ROWS, Limits};
 use super::thread::{self, Buffers};
 use super::usage::{self, Switches, Usage};
-use super::{Step, collect, is_on};
+use super::{Step, collect, is_on, slow};
 use regauge_traces::ticks;
 use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 
@@ -36,6 +37,10 @@ pub(super) struct CallRow {
     pub queued: u64,
     pub started: u64,
     pub finished: u64,
+    /// The readings after the call were taken.
+    pub measured: u64,
+    /// The task that waits was woken; 0: nobody waited.
+    pub woken: u64,
     pub resumed: u64,
     pub detail: Option<Detail>,
 }
@@ -62,6 +67,8 @@ impl Call {
             queued: ticks::now(),
             started: 0,
             finished: 0,
+            measured: 0,
+            woken: 0,
             resumed: 0,
             detail: None,
         };
@@ -70,16 +77,21 @@ impl Call {
 
     /// Makes the call, on the thread where it runs.
     pub fn run<T>(self, call: impl FnOnce() -> T) -> (T, Ran) {
-        let Some(mut row) = self.row else { return (call(), Ran { row: None }) };
+        let Some((mut row, limits)) = self.row.zip(collect::limits()) else { return (call(), Ran { row: None }) };
         thread::this_is_blocking();
         // Beyond the rows that are kept whole, readings are taken for those alone that are sampled.
-        let mut is_detailed = collect::limits().is_some_and(|limits| thread::is_sampled(limits, row.queued));
+        let mut is_detailed = thread::is_sampled(limits, row.queued);
         thread::with_buffers(|buffers| is_detailed |= buffers.calls.rows.len() < COMPLETE_ROWS);
-        let before = is_detailed.then(Before::now);
+        let before = if is_detailed { Before::now(limits) } else { None };
+        if before.is_none() {
+            blocking::unread();
+        }
         row.started = ticks::now();
         let result = call();
         row.finished = ticks::now();
-        row.detail = before.and_then(|before| before.detail(&row));
+        row.detail = before.and_then(|before| before.detail(limits, &row));
+        // The readings take a few microseconds, for which nobody waited but because of the stamps.
+        row.measured = ticks::now();
         row.thread = thread::with_thread("blocking", |thread, _| thread.id).unwrap_or(0);
         (result, Ran { row: Some(row) })
     }
@@ -90,6 +102,9 @@ impl Ran {
     pub fn resumed(mut self) {
         if let Some(row) = &mut self.row {
             row.resumed = ticks::now();
+            // As of an operation: who made the call itself, within one poll, was not woken for it.
+            let woken = Some(thread::current_poll().0).filter(|woken| *woken > row.queued);
+            row.woken = woken.map_or(0, |woken| woken.max(row.measured));
         }
     }
 }
@@ -97,7 +112,7 @@ impl Ran {
 impl Drop for Ran {
     fn drop(&mut self) {
         let (Some(row), Some(limits)) = (self.row, collect::limits()) else { return };
-        let is_slow = row.resumed.max(row.finished).saturating_sub(row.queued) >= limits.slow;
+        let is_slow = slow::is_slow(limits, row.queued, row.resumed.max(row.finished));
         let choice = is_slow || thread::is_sampled(limits, row.queued);
         thread::with_buffers(|buffers: &mut Buffers| buffers.calls.push(row, choice));
     }
@@ -105,28 +120,28 @@ impl Drop for Ran {
 
 /// The thread's counters before a call.
 struct Before {
-    usage: Usage,
+    around: Around,
     switches: Switches,
     perf: PerfContext,
 }
 
 impl Before {
-    fn now() -> Before {
+    fn now(limits: &Limits) -> Option<Before> {
         // The binding counts these levels without one that RocksDB has since put before them, so each stands for the one
         // below it: this is RocksDB's `kEnableTimeExceptForMutex`, all that a row needs.
         set_perf_stats(PerfStatsLevel::EnableTimeAndCPUTimeExceptForMutex);
         let mut perf = PerfContext::default();
         perf.reset();
-        let usage = thread::with_thread("blocking", |_, reader| reader.read()).unwrap_or_default();
-        Before { usage, switches: usage::switches(), perf }
+        let around = Around::begin(limits, true)?;
+        Some(Before { around, switches: usage::switches(), perf })
     }
 
-    fn detail(self, row: &CallRow) -> Option<Detail> {
-        let wall_ns = collect::limits()?.ns(row.finished.saturating_sub(row.started));
-        let after = thread::with_thread("blocking", |_, reader| reader.read())?;
+    fn detail(self, limits: &Limits, row: &CallRow) -> Option<Detail> {
+        let wall_ns = limits.ns(row.finished.saturating_sub(row.started));
+        let usage = self.around.end(limits, row.started, row.finished)?;
         set_perf_stats(PerfStatsLevel::Disable);
         Some(Detail {
-            usage: after.since(self.usage, 0, wall_ns),
+            usage,
             switches: usage::switches().since(self.switches),
             wal_ns: self.perf.metric(PerfMetric::WriteWalTime),
             memtable_ns: self.perf.metric(PerfMetric::WriteMemtableTime),

@@ -7,7 +7,7 @@ use super::proposal::What;
 use super::thread::{Buffers, GapRow, PollRow, Rows, Thread};
 use super::usage::{Usage, has_run_delay};
 use super::wire::{ReadRow, ReplyRow};
-use super::{Mark, stop};
+use super::{Mark, slow, stop};
 use regauge_traces::stamps::{Event, Stamp, StampsError, StampsMeta, write_stamps};
 use regauge_traces::ticks::{self, Anchor, Calibration};
 use std::collections::{BTreeMap, HashMap};
@@ -44,15 +44,18 @@ pub fn write(path: &Path) -> Result<(), StampsError> {
     stop();
     let begin = BEGIN.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(Anchor::take);
     let mut threads: Vec<(Arc<Thread>, Buffers)> = Vec::new();
+    let slow = slow::all();
     {
         let mut all = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in all.iter() {
-            let buffers = std::mem::take(&mut *thread.buffers.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut buffers = std::mem::take(&mut *thread.buffers.lock().unwrap_or_else(PoisonError::into_inner));
+            buffers.settle(&slow);
             threads.push((Arc::clone(thread), buffers));
         }
         // Those that have ended will note nothing any more; this list and `threads` alone hold them.
         all.retain(|thread| Arc::strong_count(thread) > 2);
     }
+    slow::clear();
     let clock = Clock(Calibration::between(begin, Anchor::take()));
     let meta = meta(&clock, &threads);
     let proposals = proposals(&clock, &threads);
@@ -76,6 +79,8 @@ fn meta(clock: &Clock, threads: &[(Arc<Thread>, Buffers)]) -> StampsMeta {
             dropped += d;
         }
     }
+    let of_calls = threads.iter().map(|(_, b)| b.calls.thinned + b.calls.dropped);
+    let calls_left_out = of_calls.sum();
     let role = |thread: &Thread| *thread.role.lock().unwrap_or_else(PoisonError::into_inner);
     StampsMeta {
         clock: ticks::clock().to_owned(),
@@ -88,6 +93,7 @@ fn meta(clock: &Clock, threads: &[(Arc<Thread>, Buffers)]) -> StampsMeta {
         slow_ns: limits::SLOW_NS,
         complete_rows: limits::COMPLETE_ROWS as u64,
         thinned,
+        calls_left_out,
         run_delay: has_run_delay(),
         dropped,
         threads: threads.iter().map(|(t, _)| (t.id, t.name.clone(), role(t).to_owned())).collect(),
@@ -118,21 +124,28 @@ fn proposals(clock: &Clock, threads: &[(Arc<Thread>, Buffers)]) -> Vec<Stamp> {
         let first = queued.entry(operation.proposal).or_insert(operation.queued);
         *first = operation.queued.min(*first);
     }
-    let mut proposals: BTreeMap<u64, Stamp> = BTreeMap::new();
-    for (thread, buffers) in threads {
-        for row in &buffers.marks.rows {
-            let stamp = proposals.entry(row.proposal).or_insert_with(|| Stamp {
-                proposal: Some(row.proposal),
-                queued_ns: queued.get(&row.proposal).and_then(|at| clock.at(*at)),
-                ..Stamp::new(Event::Proposal, "", thread.id)
-            });
-            match row.what {
+    let mut proposals: BTreeMap<u64, Vec<(u64, What, u32)>> = BTreeMap::new();
+    for (thread, row) in threads.iter().flat_map(|(thread, b)| b.marks.rows.iter().map(|row| (thread.id, row))) {
+        proposals.entry(row.proposal).or_default().push((row.at, row.what, thread));
+    }
+    let stamp = |(proposal, mut marks): (u64, Vec<(u64, What, u32)>)| {
+        marks.sort_by_key(|(at, ..)| *at);
+        let thread = marks.first().map_or(0, |(.., thread)| *thread);
+        let mut stamp = Stamp { proposal: Some(proposal), ..Stamp::new(Event::Proposal, "", thread) };
+        stamp.queued_ns = queued.get(&proposal).and_then(|at| clock.at(*at));
+        for (at, what, _) in marks {
+            // A proposal that got no answer in time is sent again: what it went through before, nobody waited for.
+            if matches!(what, What::Reached(Mark::Received)) {
+                stamp = Stamp { first: None, proposed_ns: None, committed_ns: None, answered_ns: None, ..stamp };
+            }
+            match what {
                 What::Index(index) => stamp.first = Some(index),
-                What::Reached(mark, at) => *moment(stamp, mark) = clock.at(at),
+                What::Reached(mark) => *moment(&mut stamp, mark) = clock.at(at),
             }
         }
-    }
-    proposals.into_values().collect()
+        stamp
+    };
+    proposals.into_iter().map(stamp).collect()
 }
 
 fn moment(stamp: &mut Stamp, mark: Mark) -> &mut Option<u64> {
@@ -175,9 +188,11 @@ impl Clock {
 
     fn read(&self, thread: u32, row: &ReadRow) -> Stamp {
         Stamp {
+            shard: Some(u32::from(row.shard)),
             conn: Some(row.conn),
             port: Some(row.port),
             offset: Some(row.offset),
+            count: u32::try_from(row.bytes).ok(),
             woken_ns: self.at(row.woken),
             started_ns: self.at(row.started),
             resumed_ns: self.at(row.resumed),
@@ -191,6 +206,7 @@ impl Clock {
             conn: Some(row.conn),
             port: Some(row.port),
             offset: Some(row.offset),
+            count: u32::try_from(row.bytes).ok(),
             op: row.op.map(|op| op.0),
             queued_ns: self.at(row.queued),
             finished_ns: self.at(row.finished),
@@ -199,7 +215,8 @@ impl Clock {
     }
 
     fn operation(&self, thread: u32, row: &OperationRow) -> Stamp {
-        Stamp {
+        let stamp = Stamp {
+            worker: (row.worker != 0).then_some(row.worker),
             shard: Some(u32::from(row.shard)),
             conn: row.cause.read.map(|(conn, _)| conn),
             offset: row.cause.read.map(|(_, offset)| offset),
@@ -212,7 +229,8 @@ impl Clock {
             woken_ns: self.at(row.woken),
             resumed_ns: self.at(row.resumed),
             ..Stamp::new(Event::Op, row.name, thread)
-        }
+        };
+        with_usage(stamp, row.usage)
     }
 
     fn call(&self, row: &CallRow) -> Stamp {
@@ -222,6 +240,7 @@ impl Clock {
             queued_ns: self.at(row.queued),
             started_ns: self.at(row.started),
             finished_ns: self.at(row.finished),
+            woken_ns: self.at(row.woken),
             resumed_ns: self.at(row.resumed),
             ..Stamp::new(Event::Call, row.step.name(), row.thread)
         };

@@ -3,7 +3,8 @@
 //! A poll is worth a row when it was long or waited long; of the others, those of some slices of time are kept, the same
 //! slices on all threads, so that within them everything that happened stands together. Reads, replies, operations and
 //! calls are kept whole as long as there are few, which at the rates of a study is to the end of the run; at the rates
-//! of a bench they are thinned to what is slow and what lies in a kept slice.
+//! of a bench they are thinned to what is slow, what happened beside it, and what lies in a
+//! kept slice.
 
 use regauge_traces::ticks::{self, Anchor};
 use std::time::Duration;
@@ -25,9 +26,16 @@ pub const LONG_GAP_NS: u64 = 20_000;
 pub const SLOW_NS: u64 = 1_000_000;
 /// Rows of each event that a thread keeps whole, before it thins them.
 pub const COMPLETE_ROWS: usize = 200_000;
-/// Rows of each event that a thread keeps at all; the newest are dropped, and counted. With it a thread's buffers stay
-/// below some 100 MB.
-pub const ROWS_MAX: usize = 2 * COMPLETE_ROWS;
+/// As [`COMPLETE_ROWS`], of the moments of proposals: each has seven.
+pub const COMPLETE_MARKS: usize = 4 * COMPLETE_ROWS;
+/// Twice as many rows of each event are the most that a thread keeps at all; the newest are dropped, and counted. With it
+/// a thread's buffers stay below some 150 MB.
+pub const ROWS_MAX_FACTOR: usize = 2;
+/// Rows of each event that a thread holds before it thins them, in case they turn out to belong to something slow.
+pub const HELD_ROWS: usize = 1 << 14;
+/// What happened so shortly before or after something slow is kept with it, ns: a packet is read before the operation
+/// that is slow, and answered after it.
+pub const BESIDE_SLOW_NS: u64 = 2_000_000;
 /// A reading of a thread's CPU time that is older is taken again before a poll, ns. A reading takes one or two
 /// microseconds, so this bounds its cost to some 0.2 %.
 pub const STALE_NS: u64 = 1_000_000;
@@ -35,6 +43,9 @@ pub const STALE_NS: u64 = 1_000_000;
 /// polls that are shorter than this themselves, ns. At the rates of a bench nearly every poll is long and late; with this,
 /// readings take some 0.5 % of a busy thread's time.
 pub const READ_EVERY_NS: u64 = 500_000;
+/// A thread's reading before a blocking operation on files is taken again when it is older, ns: two readings in so long
+/// are about one per cent of a busy pool's time.
+pub const CALL_EVERY_NS: u64 = 250_000;
 /// See [`READ_EVERY_NS`].
 pub const LATE_NS: u64 = 100_000;
 
@@ -49,6 +60,8 @@ pub(super) struct Limits {
     pub(super) stale: u64,
     pub(super) read_every: u64,
     pub(super) late: u64,
+    pub(super) call_every: u64,
+    pub(super) beside: u64,
 }
 
 impl Limits {
@@ -69,12 +82,19 @@ impl Limits {
             stale: in_ticks(STALE_NS),
             read_every: in_ticks(READ_EVERY_NS),
             late: in_ticks(LATE_NS),
+            call_every: in_ticks(CALL_EVERY_NS),
+            beside: in_ticks(BESIDE_SLOW_NS),
         }
     }
 
     /// A time span in ns, as exact as a threshold needs it.
     pub(super) fn ns(&self, ticks: u64) -> u64 {
         (ticks as f64 / self.ticks_per_ns) as u64
+    }
+
+    /// The reverse of [`Limits::ns`].
+    pub(super) fn ticks(&self, ns: u64) -> u64 {
+        (ns as f64 * self.ticks_per_ns) as u64
     }
 
     /// Whether the slice with this number is kept: chosen by a hash, since what happens in a broker may have a period.

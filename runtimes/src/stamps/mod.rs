@@ -15,10 +15,12 @@
 pub mod limits;
 pub mod usage;
 
+mod blocking;
 mod call;
 mod collect;
 mod operation;
 mod proposal;
+mod slow;
 mod thread;
 mod timed;
 mod wire;
@@ -26,7 +28,7 @@ mod wire;
 pub use call::{Call, Ran};
 pub use collect::write;
 pub use operation::{Operation, RemoteAppends};
-pub use proposal::{indexed, mark};
+pub use proposal::{indexed, mark, mark_after};
 pub use thread::this_thread;
 pub use timed::{Timed, timed};
 pub use wire::{Cause, Reads, Replies, wire};

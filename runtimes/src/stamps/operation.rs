@@ -1,8 +1,9 @@
 //! An operation of the broker: from the shell that is to do it to the broker that gets its result.
 
-use super::thread;
+use super::blocking::Around;
+use super::usage::Usage;
 use super::wire::{Why, current_cause};
-use super::{collect, is_on};
+use super::{collect, is_on, slow, thread};
 use crate::broker::effect::{Input, OpId, PeerMsg, ShardId};
 use crate::shell::Done;
 use regauge_traces::ticks;
@@ -28,14 +29,31 @@ pub(super) struct OperationRow {
     pub finished: u64,
     pub woken: u64,
     pub resumed: u64,
+    /// The thread that made the blocking call; 0: none did.
+    pub worker: u32,
+    /// Of the blocking call.
+    pub usage: Option<Usage>,
 }
 
 impl Operation {
     /// The shell was told to do it: `meta`, `append`, `sync`, `roll`, `read` or `peer`.
     pub fn queued(name: &'static str, shard: ShardId, op: OpId) -> Operation {
         let (queued, cause) = if is_on() { (ticks::now(), current_cause()) } else { (0, Why::default()) };
-        let row =
-            OperationRow { name, shard, op, cause, proposal: 0, queued, started: 0, finished: 0, woken: 0, resumed: 0 };
+        let (started, finished, woken, resumed) = (0, 0, 0, 0);
+        let row = OperationRow {
+            name,
+            shard,
+            op,
+            cause,
+            proposal: 0,
+            queued,
+            started,
+            finished,
+            woken,
+            resumed,
+            worker: 0,
+            usage: None,
+        };
         Operation { row }
     }
 
@@ -47,21 +65,15 @@ impl Operation {
 
     /// Does it by a blocking call, on the thread where that runs. What a ring does is not run so.
     pub fn run<T>(mut self, call: impl FnOnce() -> T) -> (T, Operation) {
-        if self.row.queued == 0 {
-            return (call(), self);
-        }
+        let Some(limits) = collect::limits().filter(|_| self.row.queued != 0) else { return (call(), self) };
+        thread::this_is_blocking();
+        let around = Around::begin(limits, false);
         self.row.started = ticks::now();
         let result = call();
         self.row.finished = ticks::now();
+        self.row.worker = thread::with_thread("blocking", |thread, _| thread.id).unwrap_or(0);
+        self.row.usage = around.and_then(|around| around.end(limits, self.row.started, self.row.finished));
         (result, self)
-    }
-
-    /// As [`Operation::run`], on a thread of a pool.
-    pub fn run_on_pool<T>(self, call: impl FnOnce() -> T) -> (T, Operation) {
-        if self.row.queued != 0 {
-            thread::this_is_blocking();
-        }
-        self.run(call)
     }
 
     /// Its result goes to the broker, at once.
@@ -82,7 +94,7 @@ impl Operation {
         if row.woken != 0 {
             row.woken = row.woken.max(row.finished);
         }
-        let choice = row.resumed.saturating_sub(row.queued) >= limits.slow || thread::is_sampled(limits, row.queued);
+        let choice = slow::is_slow(limits, row.queued, row.resumed) || thread::is_sampled(limits, row.queued);
         thread::with_buffers(|buffers| buffers.operations.push(self.row, choice));
     }
 }

@@ -3,12 +3,13 @@
 //! What every poll touches are plain cells of the thread. Only a row that is kept takes the buffer's lock, which nobody
 //! else wants before the run is over.
 
-use super::limits::{COMPLETE_ROWS, LONG_GAP_NS, Limits, ROWS_MAX};
+use super::limits::{COMPLETE_MARKS, COMPLETE_ROWS, HELD_ROWS, LONG_GAP_NS, Limits, ROWS_MAX_FACTOR};
 use super::usage::{Usage, UsageReader};
 use super::wire::{ReadRow, ReplyRow};
-use super::{Role, call::CallRow, collect, operation::OperationRow, proposal::MarkRow};
+use super::{Role, call::CallRow, collect, operation::OperationRow, proposal::MarkRow, slow};
 use regauge_traces::ticks;
 use std::cell::{Cell, OnceCell};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A poll, in ticks.
@@ -35,12 +36,16 @@ pub(super) struct GapRow {
 #[derive(Debug)]
 pub(super) struct Rows<T> {
     pub rows: Vec<T>,
+    /// To be thinned, unless they turn out to belong to something slow; oldest first.
+    held: VecDeque<T>,
+    /// So many are kept whole.
+    complete: usize,
     pub thinned: u64,
     pub dropped: u64,
 }
 
 /// Everything that a thread has noted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Buffers {
     pub polls: Rows<PollRow>,
     pub gaps: Rows<GapRow>,
@@ -104,21 +109,83 @@ thread_local! {
     static COLD: OnceCell<Cold> = const { OnceCell::new() };
 }
 
-impl<T> Default for Rows<T> {
+impl Default for Buffers {
     fn default() -> Self {
-        Rows { rows: Vec::new(), thinned: 0, dropped: 0 }
+        Buffers {
+            polls: Rows::new(COMPLETE_ROWS),
+            gaps: Rows::new(COMPLETE_ROWS),
+            reads: Rows::new(COMPLETE_ROWS),
+            replies: Rows::new(COMPLETE_ROWS),
+            operations: Rows::new(COMPLETE_ROWS),
+            calls: Rows::new(COMPLETE_ROWS),
+            marks: Rows::new(COMPLETE_MARKS),
+        }
     }
 }
 
-impl<T> Rows<T> {
-    /// Keeps a row, unless there are many already and it is neither slow nor in a kept slice (`choice`).
+impl Buffers {
+    /// Decides about all that is held still, by all that was slow.
+    pub fn settle(&mut self, slow: &[(u64, u64)]) {
+        self.polls.settle(usize::MAX, slow);
+        self.gaps.settle(usize::MAX, slow);
+        self.reads.settle(usize::MAX, slow);
+        self.replies.settle(usize::MAX, slow);
+        self.operations.settle(usize::MAX, slow);
+        self.calls.settle(usize::MAX, slow);
+        self.marks.settle(usize::MAX, slow);
+    }
+}
+
+/// When a row was noted, in ticks.
+pub(super) trait Noted {
+    fn at(&self) -> u64;
+}
+
+macro_rules! noted {
+    ($($row:ty: $field:ident),* $(,)?) => {
+        $(impl Noted for $row {
+            fn at(&self) -> u64 {
+                self.$field
+            }
+        })*
+    };
+}
+
+noted!(PollRow: ended, GapRow: ended, ReadRow: resumed, ReplyRow: queued, OperationRow: queued, CallRow: queued, MarkRow: at);
+
+impl<T: Noted> Rows<T> {
+    /// None yet, of which `complete` are kept whole.
+    pub fn new(complete: usize) -> Rows<T> {
+        Rows { rows: Vec::new(), held: VecDeque::new(), complete, thinned: 0, dropped: 0 }
+    }
+
+    /// Keeps a row, unless there are many already and it is neither slow nor in a kept slice (`choice`), nor beside
+    /// something slow.
     pub fn push(&mut self, row: T, choice: bool) {
-        if self.rows.len() >= COMPLETE_ROWS && !choice {
-            self.thinned += 1;
-        } else if self.rows.len() >= ROWS_MAX {
+        if self.rows.len() < self.complete || choice {
+            return self.keep(row);
+        }
+        self.held.push_back(row);
+        if self.held.len() >= HELD_ROWS {
+            self.settle(HELD_ROWS / 2, &slow::all());
+        }
+    }
+
+    fn keep(&mut self, row: T) {
+        if self.rows.len() >= ROWS_MAX_FACTOR * self.complete {
             self.dropped += 1;
         } else {
             self.rows.push(row);
+        }
+    }
+
+    /// Decides about the oldest `count` rows that are held.
+    fn settle(&mut self, count: usize, slow: &[(u64, u64)]) {
+        for _ in 0..count.min(self.held.len()) {
+            match self.held.pop_front() {
+                Some(row) if slow::holds(slow, row.at()) => self.keep(row),
+                _ => self.thinned += 1,
+            }
         }
     }
 }
@@ -243,7 +310,6 @@ impl Hot {
 
     #[cold]
     fn keep_poll(&self, limits: &Limits, mut row: PollRow, reads: bool, is_sampled: bool) {
-        let mut lasted = row.ended.saturating_sub(row.began);
         let waited = if row.woken == 0 { 0 } else { row.began.saturating_sub(row.woken) };
         with_thread("broker", |thread, reader| {
             if reads {
@@ -253,10 +319,10 @@ impl Hot {
                 row.ended = ticks::now();
                 self.ended.set(row.ended);
                 self.read_after.set(row.ended);
-                lasted = row.ended.saturating_sub(row.began);
+                let lasted = row.ended.saturating_sub(row.began);
                 row.usage = Some(usage.since(before, others_ns, limits.ns(lasted)));
             }
-            let is_slow = lasted.max(waited) >= limits.slow;
+            let is_slow = slow::is_slow(limits, if waited == 0 { row.began } else { row.woken }, row.ended);
             let mut buffers = thread.buffers.lock().unwrap_or_else(PoisonError::into_inner);
             buffers.polls.push(row, is_sampled || is_slow);
         });

@@ -3,7 +3,7 @@
 //! One row for each read, and one for each run of bytes of an outbox that was released together: never one per packet.
 
 use super::limits::Limits;
-use super::{collect, is_on, thread};
+use super::{collect, is_on, slow, thread};
 use crate::broker::effect::{ConnId, Input, OpId, PeerMsg, ShardId};
 use regauge_traces::ticks;
 use std::cell::Cell;
@@ -15,7 +15,9 @@ use std::os::fd::AsFd;
 pub(super) struct ReadRow {
     pub conn: u64,
     pub port: u32,
+    pub shard: ShardId,
     pub offset: u64,
+    pub bytes: u64,
     pub woken: u64,
     pub started: u64,
     pub resumed: u64,
@@ -28,6 +30,7 @@ pub(super) struct ReplyRow {
     pub port: u32,
     pub shard: ShardId,
     pub offset: u64,
+    pub bytes: u64,
     pub op: Option<OpId>,
     pub queued: u64,
     pub finished: u64,
@@ -38,8 +41,9 @@ pub fn wire(shard: ShardId, conn: ConnId, socket: &impl AsFd, read: usize) -> (R
     let Some(limits) = collect::limits().filter(|_| is_on()) else { return (Reads(None), Replies(None)) };
     let peer = socket2::SockRef::from(socket).peer_addr().ok().and_then(|addr| addr.as_socket());
     let (conn, port) = (conn.0, peer.map_or(0, |addr| u32::from(addr.port())));
-    let replies = RepliesOn { limits, conn, port, shard, pushed: 0, written: 0, open: VecDeque::new() };
-    (Reads(Some(ReadsOn { limits, conn, port, offset: read as u64 })), Replies(Some(Box::new(replies))))
+    let replies = RepliesOn { limits, conn, port, shard, pushed: 0, written: 0, noted: 0, open: VecDeque::new() };
+    let reads = ReadsOn { limits, conn, port, shard, offset: read as u64 };
+    (Reads(Some(reads)), Replies(Some(Box::new(replies))))
 }
 
 /// What is read from a connection.
@@ -51,6 +55,7 @@ struct ReadsOn {
     limits: &'static Limits,
     conn: u64,
     port: u32,
+    shard: ShardId,
     offset: u64,
 }
 
@@ -58,13 +63,21 @@ impl Reads {
     /// So many bytes go to the broker now. What is queued while the result lives, is queued because of them.
     pub fn got(&mut self, bytes: usize) -> Cause {
         let Some(on) = &mut self.0 else { return Cause(None) };
-        on.offset += bytes as u64;
-        let (woken, started) = thread::current_poll();
-        let row = ReadRow { conn: on.conn, port: on.port, offset: on.offset, woken, started, resumed: ticks::now() };
-        let is_slow = row.resumed.saturating_sub(if woken == 0 { started } else { woken }) >= on.limits.slow;
+        let (bytes, (woken, started)) = (bytes as u64, thread::current_poll());
+        on.offset += bytes;
+        let ReadsOn { limits: _, conn, port, shard, offset } = *on;
+        let row = ReadRow { conn, port, shard, offset, bytes, woken, started, resumed: ticks::now() };
+        let is_slow = slow::is_slow(on.limits, if woken == 0 { started } else { woken }, row.resumed);
         let choice = is_slow || thread::is_sampled(on.limits, row.resumed);
         thread::with_buffers(|buffers| buffers.reads.push(row, choice));
         Cause::is(Why { read: Some((on.conn, on.offset)), op: None })
+    }
+
+    /// The connection belongs to this shard now.
+    pub fn moved_to(&mut self, shard: ShardId) {
+        if let Some(on) = &mut self.0 {
+            on.shard = shard;
+        }
     }
 }
 
@@ -134,6 +147,8 @@ struct RepliesOn {
     shard: ShardId,
     pushed: u64,
     written: u64,
+    /// Up to here there are rows.
+    noted: u64,
     /// What has been put into the outbox and not been written, by what released it.
     open: VecDeque<Run>,
 }
@@ -163,9 +178,10 @@ impl Replies {
         on.written += bytes as u64;
         let finished = ticks::now();
         while let Some(run) = on.open.pop_front_if(|run| run.end <= on.written) {
+            let bytes = run.end - std::mem::replace(&mut on.noted, run.end);
             let RepliesOn { limits, conn, port, shard, .. } = **on;
-            let row = ReplyRow { conn, port, shard, offset: run.end, op: run.op, queued: run.queued, finished };
-            let is_slow = finished.saturating_sub(run.queued) >= limits.slow;
+            let row = ReplyRow { conn, port, shard, offset: run.end, bytes, op: run.op, queued: run.queued, finished };
+            let is_slow = slow::is_slow(limits, run.queued, finished);
             let choice = is_slow || thread::is_sampled(limits, finished);
             thread::with_buffers(|buffers| buffers.replies.push(row, choice));
         }

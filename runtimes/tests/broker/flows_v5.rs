@@ -119,6 +119,25 @@ fn a_client_is_taken_over() {
 }
 
 #[test]
+fn filters_beyond_the_limit_are_refused_and_the_node_goes_on() {
+    // Together they would be more than one proposal to the meta-service may have.
+    let mut sim = node();
+    let filter = |n: usize| format!("{n:02}/{}", "x".repeat(60_000));
+    for n in 0..20 {
+        sim.send(1, &subscribe(true, n as u16 + 1, &[(filter(n).as_str(), 1)], None));
+    }
+    sim.settle();
+    let answers = |reason: &str| {
+        let end = format!("[{reason}]");
+        sim.log.lines().filter(|line| line.contains("SUBACK") && line.trim_end().ends_with(&end)).count()
+    };
+    // 768 KiB hold thirteen of them.
+    assert_eq!((answers("01"), answers("97")), (13, 7), "granted, and refused for the quota");
+    let halts = sim.log.lines().filter(|line| line.contains("Halt")).count();
+    assert_eq!(halts, 0);
+}
+
+#[test]
 fn violations_are_named() {
     let limits = Limits { packet_bytes: 200, receive_maximum: 2, topic_alias_maximum: 4, ..Limits::default() };
     let mut sim = Sim::new(Setup { limits, ..Setup::default() });

@@ -91,7 +91,7 @@ fn a_sleep_in_a_blocking_call_is_in_the_call_and_not_in_the_polls() {
             let (done, finished) = oneshot::channel();
             spawner.spawn(Role::Effect, async move {
                 let sleep = || std::thread::sleep(Duration::from_millis(20));
-                let work = move || operation.run_on_pool(|| call.run(sleep).1);
+                let work = move || operation.run(|| call.run(sleep).1);
                 let (ran, operation) = spawner.blocking(work).await;
                 ran.resumed();
                 drop(operation.done(Err(String::new())));
@@ -136,21 +136,7 @@ fn a_neighbour_on_the_cpu_shows_as_run_delay() {
             (poll.cpu_ns.unwrap(), poll.run_delay_ns.unwrap(), wall(&poll))
         };
         let alone = measure();
-        let stop = Arc::new(AtomicBool::new(false));
-        let neighbours: Vec<_> = (0..3)
-            .map(|_| {
-                let stop = Arc::clone(&stop);
-                std::thread::spawn(move || {
-                    affinity::bind_thread(&[cpu]).unwrap();
-                    while !stop.load(Ordering::Relaxed) {
-                        std::hint::spin_loop();
-                    }
-                })
-            })
-            .collect();
-        let beside = measure();
-        stop.store(true, Ordering::Relaxed);
-        neighbours.into_iter().for_each(|thread| thread.join().unwrap());
+        let beside = beside_neighbours(cpu, measure);
         // (cpu, run delay, wall)
         for (cpu, delay, wall) in [alone, beside] {
             assert!((19 * MS..=25 * MS).contains(&cpu), "{stack}: beside three neighbours {beside:?}, alone {alone:?}");
@@ -206,6 +192,103 @@ fn a_proposals_moments_become_one_row() {
     ];
     assert!(moments.iter().all(Option::is_some) && moments.is_sorted(), "{whole:?}");
     assert!(begun.sent_ns.is_some() && begun.returned_ns.is_none() && begun.queued_ns.is_none());
+}
+
+#[test]
+fn of_a_proposal_that_was_sent_twice_the_last_attempt_counts() {
+    let (_, rows) = run(Stack::TokioPinned, None, |_: Spawner| async move {
+        mark(5, Mark::Sent);
+        for attempt in [10, 20] {
+            mark(5, Mark::Received);
+            mark(5, Mark::Proposed);
+            indexed(5, attempt);
+            mark(5, Mark::Committed);
+            mark(5, Mark::Answered);
+        }
+        mark(5, Mark::Returned);
+        // And one whose second attempt was not answered.
+        for at in [Mark::Sent, Mark::Received, Mark::Proposed, Mark::Committed, Mark::Answered, Mark::Received] {
+            mark(6, at);
+        }
+    });
+    let of = |id| rows.iter().find(|row| row.event == Event::Proposal && row.proposal == Some(id)).unwrap();
+    let twice = of(5);
+    assert_eq!(twice.first, Some(20));
+    let moments = [twice.sent_ns, twice.received_ns, twice.proposed_ns, twice.committed_ns, twice.answered_ns];
+    assert!(moments.iter().all(Option::is_some) && moments.is_sorted() && twice.answered_ns <= twice.returned_ns);
+    assert_eq!((of(6).proposed_ns, of(6).committed_ns, of(6).answered_ns), (None, None, None), "{:?}", of(6));
+}
+
+#[test]
+fn who_makes_a_call_itself_is_not_woken_for_it() {
+    for stack in Stack::ALL {
+        let (_, rows) = run(stack, None, |spawner: Spawner| async move {
+            yield_now().await;
+            let (_, ran) = Call::queued(Step::Route, 1, 1).run(|| ());
+            ran.resumed();
+            let call = Call::queued(Step::SetLastApplied, 1, 1);
+            let ran = spawner.blocking(move || call.run(|| std::thread::sleep(Duration::from_millis(5))).1).await;
+            ran.resumed();
+        });
+        let call = |name: &str| rows.iter().find(|row| row.event == Event::Call && row.name == name).unwrap();
+        assert_eq!(call("route").woken_ns, None, "{stack}");
+        let offloaded = call("set_last_applied");
+        assert!(offloaded.finished_ns < offloaded.woken_ns && offloaded.woken_ns <= offloaded.resumed_ns, "{stack}");
+    }
+}
+
+#[test]
+fn a_pool_threads_wait_for_a_cpu_is_a_gap_before_its_call() {
+    if !usage::has_run_delay() {
+        eprintln!("this kernel has no schedstat: not tested");
+        return;
+    }
+    let cpu = first_cpu();
+    for stack in Stack::ALL {
+        let (_, rows) = beside_neighbours(cpu, || {
+            run(stack, Some(cpu), |spawner: Spawner| async move {
+                for n in 0..40 {
+                    let operation = Operation::queued("append", 0, OpId(n));
+                    let work = move || {
+                        affinity::bind_thread(&[cpu]).unwrap();
+                        operation.run(|| std::thread::sleep(Duration::from_millis(1))).1
+                    };
+                    drop(spawner.blocking(work).await.done(Err(String::new())));
+                }
+            })
+        });
+        let operations: Vec<_> = rows.iter().filter(|row| row.event == Event::Op).collect();
+        let workers: Vec<u32> = operations.iter().map(|row| row.worker.unwrap()).collect();
+        assert!(operations.iter().all(|row| row.cpu_ns.is_some() && Some(row.thread) != row.worker), "{stack}");
+        let gaps: Vec<_> = rows.iter().filter(|row| row.event == Event::Gap && workers.contains(&row.thread)).collect();
+        assert!(!gaps.is_empty(), "{stack}: of 40 wakes beside three neighbours none waited");
+        for gap in gaps {
+            assert_eq!(gap.run_delay_ns, Some(wall(gap)), "{stack}: all of it is the wait");
+            // It ends where a call begins, or where the thread came to one.
+            let next = operations.iter().filter(|row| row.started_ns >= gap.finished_ns).map(|row| row.started_ns);
+            assert!(next.min().is_some(), "{stack}: {gap:?}");
+        }
+    }
+}
+
+/// While three threads burn the CPU.
+fn beside_neighbours<T>(cpu: usize, work: impl FnOnce() -> T) -> T {
+    let stop = Arc::new(AtomicBool::new(false));
+    let neighbours: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                affinity::bind_thread(&[cpu]).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    let result = work();
+    stop.store(true, Ordering::Relaxed);
+    neighbours.into_iter().for_each(|thread| thread.join().unwrap());
+    result
 }
 
 /// What threads waited for a CPU between polls, ns.

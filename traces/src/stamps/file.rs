@@ -67,7 +67,7 @@ macro_rules! columns {
 }
 
 /// Behind `event`, `name` and `thread`, which are never null.
-const U32S: [U32; 5] = columns!(shard, port, count, voluntary, involuntary);
+const U32S: [U32; 6] = columns!(worker, shard, port, count, voluntary, involuntary);
 const U64S: [U64; 23] = columns!(
     conn,
     offset,

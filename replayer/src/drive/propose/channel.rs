@@ -151,14 +151,11 @@ impl Channel {
     pub(super) fn pump(&mut self, plan: &Plan, poll: &Poll, t0_ns: u64, events: &mut Vec<Event>) {
         self.queued = false;
         let now = monotonic_ns().saturating_sub(t0_ns);
-        for op in self.due.iter().skip(self.due.len() - self.untried) {
-            events.push(Event::Tried { op: *op as usize, ns: now });
-        }
-        self.untried = 0;
         let waker = self.woken.of_connection();
         let mut cx = Context::from_waker(&waker);
         loop {
-            self.begin(plan, poll, now, &mut cx, events);
+            self.begin(plan, poll, (now, t0_ns), &mut cx, events);
+            self.held_back(t0_ns, events);
             self.drive(&mut cx, t0_ns, events);
             self.woken.take_streams(&mut self.ready);
             let idle = self.ready.is_empty();
@@ -176,7 +173,14 @@ impl Channel {
     }
 
     /// Begins what is due, while the server allows more streams.
-    fn begin(&mut self, plan: &Plan, poll: &Poll, now: u64, cx: &mut Context<'_>, events: &mut Vec<Event>) {
+    fn begin(
+        &mut self,
+        plan: &Plan,
+        poll: &Poll,
+        (now, t0_ns): (u64, u64),
+        cx: &mut Context<'_>,
+        events: &mut Vec<Event>,
+    ) {
         while let Some(&op) = self.due.front() {
             if self.wires.last().is_none_or(|wire| wire.leaving) {
                 if self.broken.is_some() {
@@ -201,6 +205,11 @@ impl Channel {
                 task::Poll::Ready(Err(_)) => return,
                 task::Poll::Ready(Ok(())) => {}
             }
+            // Those that were not tried yet are the last ones.
+            if self.due.len() == self.untried {
+                self.untried -= 1;
+                events.push(Event::Tried { op: op as usize, ns: monotonic_ns().saturating_sub(t0_ns) });
+            }
             self.due.pop_front();
             let planned = &plan.ops[op as usize];
             let body = Body { bytes: plan.message(planned), op, state: Rc::clone(state) };
@@ -216,6 +225,16 @@ impl Channel {
                 }
                 Err(_) => events.push(Event::Failed { op: op as usize }),
             }
+        }
+    }
+
+    /// What is still due now, the server or the protocol keeps from being begun: it has been tried.
+    fn held_back(&mut self, t0_ns: u64, events: &mut Vec<Event>) {
+        let untried = std::mem::take(&mut self.untried);
+        if untried > 0 {
+            let ns = monotonic_ns().saturating_sub(t0_ns);
+            let held = self.due.iter().skip(self.due.len().saturating_sub(untried));
+            events.extend(held.map(|op| Event::Tried { op: *op as usize, ns }));
         }
     }
 

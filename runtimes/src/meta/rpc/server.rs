@@ -161,9 +161,9 @@ impl<C: Core> Handler<C> {
 impl<C: Core> Meta for Handler<C> {
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeReply>, Status> {
         let pb::ProposeRequest { id, calls } = request.into_inner();
-        stamps::mark(id, Mark::Received);
+        let received = stamps::mark(id, Mark::Received);
         let replies = self.propose_all(id, calls).await;
-        stamps::mark(id, Mark::Answered);
+        stamps::mark_after(id, Mark::Answered, received);
         replies.map(|replies| Response::new(pb::ProposeReply { replies }))
     }
 }

@@ -117,3 +117,42 @@ fn a_store_in_memory_leaves_nothing_behind() {
     assert!(!path.parent().unwrap().exists());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+/// A store of 200 sessions whose WAL was not flushed, with what `damage` does to that file.
+fn damaged(damage: impl Fn(&mut Vec<u8>)) -> (tempfile::TempDir, Result<Store, StoreError>) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for n in 0..200 {
+        store.call(MetaCall::PutSession { record: record(&format!("client-{n:03}"), 60) }, false).unwrap();
+    }
+    drop(store);
+    let files = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let wals = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let wal = wals.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&wal).unwrap();
+    assert!(bytes.len() > 10_000, "the sessions lie in the WAL");
+    damage(&mut bytes);
+    std::fs::write(&wal, bytes).unwrap();
+    let opened = Store::open(dir.path());
+    (dir, opened)
+}
+
+#[test]
+fn a_flipped_byte_in_the_wal_is_an_error_and_no_silent_loss() {
+    for at in [0.1, 0.5, 0.9] {
+        let (_dir, opened) = damaged(|bytes| {
+            let byte = (bytes.len() as f64 * at) as usize;
+            bytes[byte] ^= 0x40;
+        });
+        let error = opened.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{at}: {error}");
+        assert!(error.to_string().contains("restore the data directory"), "{error}");
+    }
+}
+
+#[test]
+fn a_wal_that_was_cut_off_keeps_all_before_the_cut() {
+    let (_dir, opened) = damaged(|bytes| bytes.truncate(bytes.len() - 7));
+    let sessions: Vec<_> = opened.unwrap().sessions().map(|session| session.unwrap().client).collect();
+    assert_eq!(sessions, (0..199).map(|n| format!("client-{n:03}")).collect::<Vec<_>>(), "but for the torn write");
+}

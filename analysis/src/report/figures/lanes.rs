@@ -3,10 +3,10 @@
 //! Every bar is as long as all others, since a tail is hundreds of times its median; the time that it stands for is
 //! written beside it. Lanes differ by colour, by their fixed order, and by the share written into what is wide enough.
 
-use super::figures::Figure;
-use super::plot::escape;
+use super::Figure;
 use crate::lanes::Lane;
 use crate::lanes::aggregate::{ArmLanes, At, Group};
+use crate::report::plot::escape;
 use crate::units::time;
 use std::fmt::Write;
 
@@ -82,7 +82,7 @@ fn figure(step: &str, arms: &[ArmLanes]) -> Figure {
          Unattributed is what no stamp explains; of all tails it is: {}.",
         if open.is_empty() { "not known".to_owned() } else { open.join(", ") }
     );
-    Figure { title: format!("Where the time goes: {step}"), caption, svg }
+    Figure::one(format!("Where the time goes: {step}"), caption, svg)
 }
 
 fn legend(svg: &mut String) {
