@@ -61,7 +61,7 @@ if question["peeked"]:
 ppm = PPM[study.percentile]
 latencies = study.latencies(complete=True)
 library = {cell["arm"]: cell for cell in decision["primary"]}
-sized = any(stage.get("sized") for stage in study.manifest["stages"])
+sized = any(stage.get("sized") for stage in study.manifest.get("stages", []))
 by_hand, rows, disagree = {}, [], []
 for arm in study.names:
     if arm == study.base or not set(latencies[arm]) & set(latencies[study.base]):

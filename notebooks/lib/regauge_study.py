@@ -83,7 +83,7 @@ class Study:
 
     def invented(self):
         """Whether the latencies are made up, as those of the sample study are."""
-        return "made up" in self.manifest["trace_source"]
+        return any(word in self.manifest["trace_source"] for word in ("made up", "not a measurement"))
 
     def series(self, arm):
         """Number of an arm in every figure; the base is 0."""

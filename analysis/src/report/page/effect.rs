@@ -30,7 +30,9 @@ fn refused(refusal: &Refusal) -> Cell {
         return cell.note("the driver was late");
     }
     let noun = if refusal.episodes == 1.0 { "episode" } else { "episodes" };
-    Cell { more: format!("needs {}", refusal.need()), ..cell.note(format!("{} {noun}", refusal.episodes)) }
+    let need = refusal.need();
+    let need = need.strip_suffix(" samples").unwrap_or(&need);
+    Cell { more: format!("needs {need}"), ..cell.note(format!("{} {noun}", refusal.episodes)) }
 }
 
 /// One percentile of one arm's step: its time, the ratio to the base, the difference.

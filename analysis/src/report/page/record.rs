@@ -345,13 +345,26 @@ fn load_notes(decision: &Decision) -> Vec<String> {
 
 fn reproduce(study: &Study, decision: &Decision) -> Vec<(&'static str, String)> {
     let manifest = &study.manifest;
-    let again = format!(
-        "regauge replay trace.parquet --arms arms.toml --blocks {} --seed {} --layout {} --warmup {}us --out another-study",
+    let mut again = format!(
+        "regauge replay trace.parquet --arms arms.toml --blocks {} --seed {} --layout {} --warmup {}us",
         manifest.blocks,
         manifest.seed,
         manifest.layout.name,
         manifest.warmup_ns / 1_000
     );
+    if let Some(design) = &manifest.design {
+        again += &format!(
+            " --primary {}:{} --worth {} --equivalence {}..{} --floor {}ms --slo {}ms",
+            design.primary_step,
+            design.primary_percentile,
+            design.worth_ratio,
+            design.equivalent_low,
+            design.equivalent_high,
+            design.floor_ms,
+            design.slo_ms
+        );
+    }
+    again += " --out another-study";
     let mut facts = vec![("Again, in the study's directory", again), ("Made by", manifest.command.join(" "))];
     if !decision.question.hash.is_empty() {
         facts.push(("Question's hash", decision.question.hash.clone()));
