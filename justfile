@@ -55,7 +55,7 @@ deny:
 notebooks study: _notebook-tools
     notebooks/run.sh "{{study}}"
     "{{venv}}/bin/pip" install --quiet --disable-pip-version-check jupyterlab==4.6.6
-    "{{venv}}/bin/jupyter" lab --notebook-dir "{{study}}/notebooks"
+    env -u REGAUGE_STUDY "{{venv}}/bin/jupyter" lab --notebook-dir "{{study}}/notebooks"
 
 # Execute the notebooks on the committed study
 notebooks-check: _notebook-tools

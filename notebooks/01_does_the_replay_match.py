@@ -38,9 +38,8 @@ print(f"{study.manifest['requests']:,} requests a run, {len(study.names)} arms, 
 # ## Is what was sent what was recorded?
 #
 # The trace holds *roots*, requests that came from outside, and *steps*, what the broker did because of them. Only roots
-# are replayed. The plan is the same in every run (one hash names it), so one run stands for all. What has no packet of
-# its own is not a request: `close` is the end of a connection, and raft and segment spans with a parent are steps. A
-# session's packets before the recording began make the replay add a CONNECT or a SUBSCRIBE.
+# are replayed. The plan is the same in every run (one hash names it), so one run stands for all. `close` is the end of a
+# connection, with no packet of its own; raft and segment spans with a parent are steps.
 
 # %%
 WIRE = ["connect", "publish", "subscribe", "unsubscribe", "ping", "disconnect"]
@@ -55,7 +54,7 @@ trace = pl.read_parquet(trace_path) if trace_path.is_file() else None
 if trace is None:
     print("The study has no trace.parquet: whether the plan is the recording cannot be checked here.")
 else:
-    roots = trace.filter(pl.col("parent").is_null() & pl.col("kind").is_in([*WIRE, "raft_proposal", "segment_append"]))
+    roots = trace.filter(pl.col("parent").is_null() & pl.col("kind").is_in([*WIRE, "close", "raft_proposal", "segment_append"]))
     on_wire = roots.filter(pl.col("kind").is_in(WIRE))
     kinds = roots.group_by("kind").len("in the trace").join(
         one.group_by(kind="step").len("in the replay"), on="kind", how="full", coalesce=True
@@ -106,8 +105,9 @@ else:
 # %% [markdown]
 # ## Are they as long as they were?
 #
-# Contents are filler, lengths are not. The driver keeps how many bytes it had sent on a connection after each packet;
-# differences along a connection are the packets' lengths, as long as nothing in between was left out of the table.
+# Contents are filler, lengths are not. The driver keeps how many bytes it had sent on a connection after each packet, so
+# differences along a connection are the packets' lengths. What it sends besides, acknowledgements of deliveries, counts
+# into the next packet: look at the medians.
 
 # %%
 if trace is None or "sent_offset" not in one.columns:
@@ -115,12 +115,15 @@ if trace is None or "sent_offset" not in one.columns:
 else:
     sent = one.filter(pl.col("sent_offset").is_not_null() & pl.col("step").is_in(WIRE)).sort("connection", "sent_offset")
     sent = sent.with_columns(bytes=pl.col("sent_offset") - pl.col("sent_offset").shift(1, fill_value=0).over("connection"))
-    lengths = on_wire.group_by("kind").agg(pl.len().alias("n"), pl.col("bytes").sum().alias("recorded bytes")).join(
-        sent.group_by(kind="step").agg(pl.col("bytes").sum().alias("replayed bytes")), on="kind", how="left").sort("kind")
-    display(lengths.with_columns(
-        difference=((pl.col("replayed bytes") / pl.col("recorded bytes") - 1) * 100).round(2).cast(pl.String) + " %"))
-    total = lengths["replayed bytes"].sum() / max(1, lengths["recorded bytes"].sum()) - 1
-    print(f"All together: {100 * total:+.2f} % in bytes. Acknowledgements that the driver owes for deliveries count here too.")
+
+    def lengths(rows, kind, name):
+        return rows.group_by(kind=kind).agg(
+            pl.col("bytes").quantile(0.1, "higher").alias(f"{name} P10"), pl.col("bytes").quantile(0.5, "higher").alias(f"{name} P50"),
+            pl.col("bytes").quantile(0.9, "higher").alias(f"{name} P90"))
+
+    display(lengths(on_wire, "kind", "recorded").join(lengths(sent, "step", "replayed"), on="kind", how="left").sort("kind"))
+    total = sent["bytes"].sum() / max(1, on_wire["bytes"].sum()) - 1
+    print(f"All together: {100 * total:+.2f} % in bytes, acknowledgements of deliveries included.")
 
 # %% [markdown]
 # ## Is the driver on time?

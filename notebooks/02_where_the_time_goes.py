@@ -26,7 +26,7 @@ import sys
 sys.path[:0] = ["lib", "."]
 import matplotlib.pyplot as plt
 import polars as pl
-from regauge_study import LANES, STORAGE, Study, human, legend_above, times_on
+from regauge_study import LANES, STORAGE, Study, human
 
 study = Study(STUDY)
 print(study.manifest["trace_source"])
@@ -95,7 +95,7 @@ for step in sorted({group["step"] for arm in lanes for group in arm["groups"]}):
 # %%
 attribution = study.decision["attribution"]
 if not attribution:
-    print("Nothing to attribute: no stamps, or no gap.")
+    print("Nothing to attribute: that takes stamps of valid runs of the base and of another arm.")
 for of in attribution:
     if of["against"] != study.base:
         continue
@@ -161,7 +161,10 @@ else:
         ax.set_title(arm, fontsize=11, loc="left")
         ax.tick_params(axis="x", rotation=35)
     axes[0].set_ylabel("mean latency, ms")
-    axes[0].legend(loc="upper left", fontsize=9)
+    for ax in axes:
+        if ax.containers:
+            ax.legend(loc="upper left", fontsize=9)
+            break
     fig.tight_layout()
     plt.show()
 

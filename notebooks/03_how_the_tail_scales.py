@@ -28,8 +28,8 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
-from regauge_study import (COLOURS, LABELS, MARKS, PPM, Study, curve, human, jackknife, legend_above, nines, nines_on,
-                           pooled, quantile, ratio, shown, t_975, times_on)
+from regauge_study import (LABELS, MARKS, PPM, Study, curve, human, jackknife, legend_above, nines_on, pooled, quantile,
+                           times_on)
 
 study = Study(STUDY)
 print(study.manifest["trace_source"])
@@ -144,7 +144,8 @@ for arm in study.analysis["arms"]:
         rows.append({"arm": arm["name"], "percentile": LABELS[key], "exceedances": support["exceedances"],
                      "episodes": round(support["episodes"], 1),
                      "shown": "refused" if refusal else human(tails["percentiles_ns"][key]),
-                     "needs": f"{refusal['needed']:,} samples" if refusal else ""})
+                     "needs": "" if not refusal else "a driver that is on time" if refusal["driver_owned"]
+                     else f"{refusal['needed']:,} samples"})
 episodes = pl.DataFrame(rows)
 if episodes.is_empty():
     print("No arm has a latency of this step.")

@@ -27,7 +27,7 @@ import math
 
 import matplotlib.pyplot as plt
 import polars as pl
-from regauge_study import COLOURS, LABELS, MARKS, PPM, Study, human, pooled, quantile, ratio, shown
+from regauge_study import COLOURS, MARKS, PPM, TIERS, Study, quantile, ratio, shown
 
 study = Study(STUDY)
 print(study.manifest["trace_source"])
@@ -61,7 +61,7 @@ if question["peeked"]:
 ppm = PPM[study.percentile]
 latencies = study.latencies(complete=True)
 library = {cell["arm"]: cell for cell in decision["primary"]}
-sized = any(stage.get("sized") for stage in study.manifest["stages"])
+sized = any(stage.get("sized") for stage in study.manifest.get("stages", []))
 by_hand, rows, disagree = {}, [], []
 for arm in study.names:
     if arm == study.base or not set(latencies[arm]) & set(latencies[study.base]):
@@ -99,7 +99,8 @@ if by_hand:
         if low:
             ax.plot([low, high], [y, y], color=COLOURS[i % 8], lw=2.2)
         ax.plot(value, y, marker=MARKS[i % 4], color=COLOURS[i % 8], ms=9)
-        tier = library.get(arm, {}).get("tier", "control (A/A)" if arm == study.control else "")
+        tier = library.get(arm, {}).get("tier")
+        tier = TIERS[tier] if tier else "control (A/A)" if arm == study.control else ""
         ax.annotate(tier, (high or value, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=10)
     ax.set_yticks(range(len(by_hand)), list(reversed(by_hand)))
     ax.set(xscale="log", xlabel=f"{study.primary_name()}, ratio to {study.base}; dashed: the bar; green: equivalent",
@@ -158,7 +159,7 @@ today = study.family(study.base)
 print("arms of today's runtime:", ", ".join(a for a in study.names if study.family(a) == today and a != study.control))
 print("best of them by the primary percentile:", decision["best_of_today"] or "not known")
 for cell in decision["against_today"]:
-    print(f"  {cell['arm']} ÷ {cell['against']}: {shown(cell['ratio'])}, {cell['tier']}")
+    print(f"  {cell['arm']} ÷ {cell['against']}: {shown(cell['ratio'])}, {TIERS[cell['tier']]}")
 for sentence in decision["no_alternatives"]:
     print("  no alternative:", sentence)
 

@@ -28,10 +28,8 @@ STUDY = None
 import sys
 
 sys.path[:0] = ["lib", "."]
-import json
-
 import polars as pl
-from regauge_study import LABELS, PPM, STORAGE, Study, human, shown
+from regauge_study import LABELS, PPM, STORAGE, TIERS, Study, human, shown
 
 study = Study(STUDY)
 print(study.manifest["trace_source"])
@@ -174,7 +172,7 @@ elif better:
 elif len(useless) == len(tuned):
     verdict, evidence = "supported", "; ".join(f"{c['arm']} × {shown(c['ratio'])}" for c in tuned) + f": none can reach × {bar}."
 else:
-    verdict, evidence = "cannot tell", "; ".join(f"{c['arm']} × {shown(c['ratio'])}, {c['tier']}" for c in tuned) + "."
+    verdict, evidence = "cannot tell", "; ".join(f"{c['arm']} × {shown(c['ratio'])}, {TIERS[c['tier']]}" for c in tuned) + "."
 claim(5, "Tokio's jitter cannot be tuned away inside tokio.", "article, Our Thinking", verdict, evidence)
 
 # %% [markdown]

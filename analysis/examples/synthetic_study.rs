@@ -3,7 +3,7 @@
 //! `synthetic_study DIR [small|full|sample] [MIGRATE|FIX|STAY|INSUFFICIENT]`
 //!
 //! `small` is what tests use, `full` is as large as a real study, `sample` is notebooks/sample-study, tables and report
-//! included. With a verdict, report.html is written too, with a
+//! included. With a verdict, tables and report are written too, with a
 //! made-up decision of that verdict: for looking at the page, never for reading it.
 
 #[path = "../tests/common/mod.rs"]
@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         analysis.verdict = verdict.ok_or("no such verdict")?;
         analysis.decision = decisions::decision(analysis, analysis.verdict);
         print!("{}", terminal::render(analysis));
+        evaluation.write_tables()?;
         println!("\n{}", evaluation.write_report()?.display());
     }
     Ok(())

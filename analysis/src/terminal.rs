@@ -149,9 +149,10 @@ fn footnotes(text: &mut String, analysis: &Analysis, step: &str) {
         wrap(
             text,
             &format!(
-                "{} refused for {of}: as few as {fewest} independent {noun}; it takes {} per arm.",
+                "{} refused for {of}: as few as {fewest} independent {noun}; it takes {}{}.",
                 percentile.label,
-                worst.need()
+                worst.need(),
+                if worst.driver_owned { "" } else { " per arm" }
             ),
             "  ",
         );
@@ -160,11 +161,12 @@ fn footnotes(text: &mut String, analysis: &Analysis, step: &str) {
         wrap(text, "~ low confidence: fewer than 50 independent episodes lie beyond it.", "  ");
     }
     for arm in analysis.arms.iter().filter(|arm| !arm.why_invalid.is_empty()) {
+        // The first reason of the first run; a run that failed several gates would fill the screen.
+        let first = arm.why_invalid.first().and_then(|why| why.split("; ").next()).unwrap_or_default();
         let more = match arm.why_invalid.len() {
             0 | 1 => String::new(),
-            n => format!("; and {} more runs, see the report", n - 1),
+            n => format!("; and {}, see the report", plural(n as u64 - 1, "more run")),
         };
-        let first = arm.why_invalid.first().map(String::as_str).unwrap_or_default();
         wrap(text, &format!("{} left out: {first}{more}.", arm.name), "  ");
     }
 }

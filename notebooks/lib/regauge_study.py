@@ -26,6 +26,10 @@ LANES = {
     "storage": ("storage", "#22508a"), "unattributed": ("unattributed", "#ffffff"),
 }
 STORAGE = ["wal", "memtable", "delay", "thread_wait", "other_storage"]
+TIERS = {
+    "migration-effect": "beyond the bar", "better-below-bar": "better, below the bar", "equivalent": "equivalent",
+    "worse": "worse", "inconclusive": "inconclusive", "run-heterogeneous": "runs too unlike", "refused": "refused",
+}
 # t(0.975) by degrees of freedom; beyond the table the next smaller entry is used, which is the wider interval.
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228,
          11: 2.201, 12: 2.179, 13: 2.160, 14: 2.145, 15: 2.131, 17: 2.110, 19: 2.093, 24: 2.064, 29: 2.045, 39: 2.023,
@@ -79,7 +83,7 @@ class Study:
 
     def invented(self):
         """Whether the latencies are made up, as those of the sample study are."""
-        return "made up" in self.manifest["trace_source"]
+        return any(word in self.manifest["trace_source"] for word in ("made up", "not a measurement"))
 
     def series(self, arm):
         """Number of an arm in every figure; the base is 0."""

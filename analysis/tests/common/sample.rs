@@ -57,8 +57,7 @@ pub fn write_sample(dir: &Path) {
     let arms =
         ARMS.iter().map(|truth| ArmSpec::new(truth.arm, truth.stack, 0.0).set("placement", json!(truth.placement)));
     write_study(dir, &Spec { blocks: 0, arms: arms.collect(), ..Spec::small() });
-    let mut trace =
-        synth(&SynthParams { clients: REQUESTS as u32, ..SynthParams::new(Profile::MqttxConn) }).unwrap();
+    let mut trace = synth(&SynthParams { clients: REQUESTS as u32, ..SynthParams::new(Profile::MqttxConn) }).unwrap();
     trace.spans.truncate(REQUESTS as usize);
     // The made-up driver sends packets of 60 bytes.
     trace.spans.iter_mut().for_each(|span| span.bytes = 60);

@@ -13,6 +13,8 @@ use crate::samples::Metric;
 /// Points along a pooled curve, and along the ends of its interval.
 const POOLED_POINTS: u32 = 160;
 const BAND_POINTS: u32 = 48;
+/// With two blocks t(1) is 12.7: a band as high as the picture.
+const BAND_BLOCKS: usize = 3;
 /// Beyond five nines a curve is its largest samples.
 const NINES_MAX: f64 = 5.0;
 /// Curves begin at P10: the fastest few would stretch the axis and say nothing.
@@ -86,7 +88,7 @@ pub fn percentiles(evidence: &[ArmEvidence], analysis: &Analysis) -> Option<Figu
     if let Some(from) = refused {
         plot.zone_x(from, nines, "refused", "refused");
     }
-    for (i, arm) in evidence.iter().enumerate() {
+    for (i, arm) in evidence.iter().enumerate().filter(|(_, arm)| arm.blocks.len() >= BAND_BLOCKS) {
         let blocks = LeftOut::of(&arm.counts_in(step, Metric::Latency, &arm.blocks));
         let last = (blocks.total().max(1) as f64).log10().min(refused_from(arm, step).unwrap_or(nines)).min(nines);
         let ends = grid(BAND_POINTS, last).filter_map(|at| {
@@ -99,8 +101,8 @@ pub fn percentiles(evidence: &[ArmEvidence], analysis: &Analysis) -> Option<Figu
         plot.line(points, &class("pooled", i));
     }
     let mut caption = format!(
-        "Latency from the planned time, {}, all valid blocks of an arm pooled. The bands are 95 % intervals over blocks: \
-         what another study of as many blocks would show.",
+        "Latency from the planned time, {}, all valid blocks of an arm pooled. The bands (of arms with \
+         at least {BAND_BLOCKS} valid blocks) are 95 % intervals over blocks.",
         requests_of(step)
     );
     if refused.is_some() {

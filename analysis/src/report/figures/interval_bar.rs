@@ -8,7 +8,7 @@ use crate::units::ratio;
 use regauge_traces::study::Design;
 use std::fmt::Write;
 
-const WIDTH: f64 = 240.0;
+const WIDTH: f64 = 210.0;
 const HEIGHT: f64 = 30.0;
 
 /// What all bars of a table share.
@@ -74,11 +74,13 @@ pub fn bar(bars: &Bars, estimate: Option<Estimate>, series: usize) -> String {
 /// The axis under the bars.
 pub fn axis(bars: &Bars) -> String {
     let mut svg = bars.open("axis of the ratios", HEIGHT);
-    // The bar's name stands left of its line; ticks that would run into it or into each other are left out.
-    let worth = bars.px(bars.worth);
+    // The bar's name stands left of its line, as far as there is room; ticks that would run into it or into each other
+    // are left out.
     let name = format!("bar {}", ratio(bars.worth));
-    let _ = write!(svg, r#"<text class="worth-word end" x="{:.1}" y="14">{name}</text>"#, worth + 4.0);
-    let mut placed = vec![(worth - 6.6 * name.chars().count() as f64, worth + 6.0)];
+    let length = 6.6 * name.chars().count() as f64;
+    let right = (bars.px(bars.worth) + 4.0).max(length);
+    let _ = write!(svg, r#"<text class="worth-word end" x="{right:.1}" y="14">{name}</text>"#);
+    let mut placed = vec![(right - length, right + 2.0)];
     let ticks = bars.axis.ticks.iter().filter(|tick| !tick.label.is_empty());
     let named = ticks.map(|tick| (tick.at, tick.label.trim_end_matches('×').to_owned()));
     for (at, name) in [(1.0, "1".to_owned())].into_iter().chain(named) {

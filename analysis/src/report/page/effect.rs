@@ -23,14 +23,16 @@ fn direction(row: &Comparison) -> &'static str {
     }
 }
 
-/// What a refusal takes, in two short lines.
+/// A refusal: what there is, and what it takes.
 fn refused(refusal: &Refusal) -> Cell {
+    let cell = Cell::classed("refused", "refused");
+    if refusal.driver_owned {
+        return cell.note("the driver was late");
+    }
     let noun = if refusal.episodes == 1.0 { "episode" } else { "episodes" };
-    let note = match refusal.driver_owned {
-        true => "the driver was late".to_owned(),
-        false => format!("{} {noun}; needs {}", refusal.episodes, refusal.need()),
-    };
-    Cell::classed("refused", "refused").note(note)
+    let need = refusal.need();
+    let need = need.strip_suffix(" samples").unwrap_or(&need);
+    Cell { more: format!("needs {need}"), ..cell.note(format!("{} {noun}", refusal.episodes)) }
 }
 
 /// One percentile of one arm's step: its time, the ratio to the base, the difference.

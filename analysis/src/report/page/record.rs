@@ -28,8 +28,8 @@ pub struct Record {
     floor: String,
     is_trusted: bool,
     trade_offs: Vec<String>,
+    gaps: Vec<String>,
     attribution: Option<Table>,
-    other_gaps: Option<Table>,
     loads: Option<Table>,
     load_notes: Vec<String>,
     against_today: Option<Table>,
@@ -70,8 +70,13 @@ impl Record {
             floor: floor(decision),
             is_trusted: decision.control.as_ref().is_some_and(|control| control.trusted),
             trade_offs: decision.trade_offs.clone(),
-            attribution: attribution(decision.attribution.iter().filter(|of| is_headline(analysis, of))),
-            other_gaps: attribution(decision.attribution.iter().filter(|of| !is_headline(analysis, of))),
+            gaps: decision
+                .attribution
+                .iter()
+                .filter(|of| is_headline(analysis, of))
+                .map(|of| of.finding.clone())
+                .collect(),
+            attribution: attribution(&decision.attribution),
             loads: decision.loads.as_ref().and_then(loads),
             load_notes: load_notes(decision),
             against_today: cells(
@@ -263,9 +268,9 @@ fn is_headline(analysis: &Analysis, of: &Attribution) -> bool {
     of.against == analysis.base && of.step != crate::lanes::aggregate::SET_LAST_APPLIED
 }
 
-fn attribution<'a>(attributions: impl Iterator<Item = &'a Attribution>) -> Option<Table> {
+fn attribution(attributions: &[Attribution]) -> Option<Table> {
     const SHOWN: usize = 3;
-    let rows = attributions.map(|of| {
+    let rows = attributions.iter().map(|of| {
         let mut lanes: Vec<&(String, f64)> = of.lanes_ns.iter().collect();
         lanes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
         let largest = lanes.iter().take(SHOWN).filter(|(_, ns)| ns.abs() >= 1.0);
@@ -276,12 +281,11 @@ fn attribution<'a>(attributions: impl Iterator<Item = &'a Attribution>) -> Optio
             Cell::of(time_difference(-of.gap_ns)).note(of.step.clone()),
             Cell::of(share),
             Cell::classed(largest.join(", "), "words"),
-            Cell::classed(of.finding.clone(), "words"),
         ];
         Row { head: format!("{} − {}", of.arm, of.against), key: String::new(), class: "", cells }
     });
     let rows: Vec<Row> = rows.collect();
-    let columns = ["mean of the slowest 1 %", "of it woken→polled", "largest lanes", "finding"];
+    let columns = ["mean of the slowest 1 %", "of it woken→polled", "largest lanes"];
     (!rows.is_empty()).then(|| Table::new("Where the gap between the tails lies", "arm", &columns, rows))
 }
 
@@ -341,13 +345,26 @@ fn load_notes(decision: &Decision) -> Vec<String> {
 
 fn reproduce(study: &Study, decision: &Decision) -> Vec<(&'static str, String)> {
     let manifest = &study.manifest;
-    let again = format!(
-        "regauge replay trace.parquet --arms arms.toml --blocks {} --seed {} --layout {} --warmup {}us --out another-study",
+    let mut again = format!(
+        "regauge replay trace.parquet --arms arms.toml --blocks {} --seed {} --layout {} --warmup {}us",
         manifest.blocks,
         manifest.seed,
         manifest.layout.name,
         manifest.warmup_ns / 1_000
     );
+    if let Some(design) = &manifest.design {
+        again += &format!(
+            " --primary {}:{} --worth {} --equivalence {}..{} --floor {}ms --slo {}ms",
+            design.primary_step,
+            design.primary_percentile,
+            design.worth_ratio,
+            design.equivalent_low,
+            design.equivalent_high,
+            design.floor_ms,
+            design.slo_ms
+        );
+    }
+    again += " --out another-study";
     let mut facts = vec![("Again, in the study's directory", again), ("Made by", manifest.command.join(" "))];
     if !decision.question.hash.is_empty() {
         facts.push(("Question's hash", decision.question.hash.clone()));
