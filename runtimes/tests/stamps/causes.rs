@@ -2,12 +2,13 @@
 
 use super::{Spawner, polls, run, spin, wait, wall, yield_now};
 use regauge_runtimes::settings::Stack;
-use regauge_runtimes::stamps::{Call, Cause, Mark, Operation, Role, Step, indexed, mark, timed, usage};
+use regauge_runtimes::stamps::{self, Call, Cause, Mark, Operation, Role, Step, indexed, mark, timed, usage};
 use regauge_runtimes::{
     affinity,
-    broker::effect::{Input, OpId},
+    broker::effect::{ConnId, Input, OpId},
 };
 use regauge_traces::stamps::{Event, Stamp};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -251,7 +252,8 @@ fn a_pool_threads_wait_for_a_cpu_is_a_gap_before_its_call() {
                     let operation = Operation::queued("append", 0, OpId(n));
                     let work = move || {
                         affinity::bind_thread(&[cpu]).unwrap();
-                        operation.run(|| std::thread::sleep(Duration::from_millis(1))).1
+                        // Who has used its share of the CPU waits for the next.
+                        operation.run(|| spin_for_cpu_time(4 * MS)).1
                     };
                     drop(spawner.blocking(work).await.done(Err(String::new())));
                 }
@@ -263,12 +265,52 @@ fn a_pool_threads_wait_for_a_cpu_is_a_gap_before_its_call() {
         let gaps: Vec<_> = rows.iter().filter(|row| row.event == Event::Gap && workers.contains(&row.thread)).collect();
         assert!(!gaps.is_empty(), "{stack}: of 40 wakes beside three neighbours none waited");
         for gap in gaps {
-            assert_eq!(gap.run_delay_ns, Some(wall(gap)), "{stack}: all of it is the wait");
+            // But for what two clocks differ.
+            assert!(gap.run_delay_ns.unwrap() * 100 >= wall(gap) * 98, "{stack}: all of it is the wait: {gap:?}");
             // It ends where a call begins, or where the thread came to one.
             let next = operations.iter().filter(|row| row.started_ns >= gap.finished_ns).map(|row| row.started_ns);
             assert!(next.min().is_some(), "{stack}: {gap:?}");
         }
     }
+}
+
+/// More reads than a thread keeps whole, the one in question shortly before an operation that is slow: neither it nor the
+/// reply is slow itself.
+#[test]
+fn what_happens_beside_something_slow_survives_the_thinning() {
+    // Fewer than are kept at all, so that none is dropped.
+    const READS: u64 = 380_000;
+    const SLOW: u64 = 300_000;
+    let (meta, rows) = run(Stack::TokioPinned, None, |_: Spawner| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut reads, mut replies) = stamps::wire(3, ConnId(9), &stream, 0);
+        for nth in 1..=READS {
+            let cause = reads.got(1);
+            if nth == SLOW {
+                let operation = Operation::queued("append", 3, OpId(1));
+                let (_, operation) = operation.run(|| std::thread::sleep(Duration::from_millis(5)));
+                drop(operation.done(Err(String::new())));
+                replies.pushed(1);
+                replies.wrote(1);
+            }
+            drop(cause);
+            spin(Duration::from_nanos(100));
+            // In many short polls: what is read late in a long one was slow itself.
+            if nth % 100 == 0 {
+                yield_now().await;
+            }
+        }
+    });
+    assert!(meta.thinned > 0, "{meta:?}");
+    let of = |event| rows.iter().filter(move |row| row.event == event);
+    let kept = of(Event::Read).count() as u64;
+    assert!(kept + meta.thinned >= READS && kept < READS, "{kept} of {READS}, {} thinned", meta.thinned);
+    let read = of(Event::Read).find(|row| row.offset == Some(SLOW)).expect("the read before the slow operation");
+    assert_eq!((read.shard, read.conn, read.count), (Some(3), Some(9), Some(1)));
+    let operation = of(Event::Op).next().unwrap();
+    assert_eq!((operation.conn, operation.offset), (read.conn, read.offset));
+    assert_eq!(of(Event::Reply).count(), 1);
 }
 
 /// While three threads burn the CPU.
