@@ -446,7 +446,10 @@ fn the_control_runs_in_every_block_as_any_other_arm() {
     assert_eq!((summary.runs_finished, summary.blocks_complete, summary.blocks_rerun), (6, 2, 0));
     let manifest = bench.manifest();
     let arms: Vec<&str> = manifest.arms.iter().map(|arm| arm.name.as_str()).collect();
-    assert_eq!((arms.as_slice(), manifest.design.unwrap().control.unwrap().as_str()), (["a", "b", "a-again"].as_slice(), "a-again"));
+    assert_eq!(
+        (arms.as_slice(), manifest.design.unwrap().control.unwrap().as_str()),
+        (["a", "b", "a-again"].as_slice(), "a-again")
+    );
     assert_eq!(manifest.arms[0].settings, manifest.arms[2].settings);
     for (position, index) in order(7, 1, &arms).into_iter().enumerate() {
         assert_eq!(bench.record(1, arms[index]).position as usize, position);
@@ -664,11 +667,15 @@ fn a_search_that_is_stopped_keeps_its_trials() {
 
 #[test]
 fn a_driver_that_is_late_first_ends_the_search_as_such() {
-    let bench = Bench::new(&knees("9", "9").replace("makespan=9000000000", "lag_p99=9000000").replace("knee=9", "knee=0.2"));
+    let bench =
+        Bench::new(&knees("9", "9").replace("makespan=9000000000", "lag_p99=9000000").replace("knee=9", "knee=0.2"));
     let found = bench.find(&bench.designed(1, 0), &[0.5]).unwrap().unwrap();
     assert!(found.loads.knees.iter().all(|knee| knee.limited_by == "driver"), "{:?}", found.loads.knees);
 
     let bench = Bench::new("makespan=9000000000");
     let error = bench.find(&bench.designed(1, 0), &[0.5]).unwrap_err().to_string();
-    assert!(error.starts_with("the base arm `a` kept up at no rate; at 100/s the server answered 11 of 100"), "{error}");
+    assert!(
+        error.starts_with("the base arm `a` kept up at no rate; at 100/s the server answered 11 of 100"),
+        "{error}"
+    );
 }
