@@ -4,6 +4,7 @@
 
 mod analyze;
 mod completions;
+mod design;
 mod diagnose;
 mod doctor;
 mod drive;
@@ -12,11 +13,13 @@ mod meta;
 mod record;
 mod replay;
 mod report;
+mod series;
 mod serve;
 mod study;
 mod trace;
 mod trace_ops;
 mod ui;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

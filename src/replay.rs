@@ -1,12 +1,16 @@
-//! `regauge replay`: the experiment on a given trace. `regauge study` is this with a recording before it.
+//! `regauge replay`: the study of a given trace, without its analysis. `regauge study` is this with a recording before
+//! it and an answer behind it.
 
+use crate::design::Planned;
+use crate::series::Series;
+use crate::watch::Watcher;
 use anyhow::{Context, Result, bail};
 use regauge_replayer::arms::Arms;
-use regauge_replayer::experiment::{Event, Phase, Progress, StudyConfig, StudySummary, Workload, run_study};
+use regauge_replayer::experiment::{StudyConfig, StudySummary, Workload, run_study};
 use regauge_replayer::plan::{Plan, PlanOptions};
 use regauge_replayer::process::Timeouts;
 use regauge_runtimes::Stop;
-use std::io::IsTerminal;
+use regauge_traces::Trace;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +25,8 @@ pub struct Args {
     trace: PathBuf,
     #[command(flatten)]
     experiment: Experiment,
+    #[command(flatten)]
+    planned: Planned,
     /// The study's directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -35,7 +41,7 @@ pub struct Experiment {
     /// The arms: a file, or one of the embedded sets `default` and `factorial`
     #[arg(long, value_name = "FILE", default_value = "default")]
     pub arms: String,
-    /// Blocks: each runs every arm once (default 10); more than a study has so far adds the others
+    /// Complete blocks: each runs every arm once (default 10); more than a study has so far adds the others
     #[arg(long, value_name = "N")]
     pub blocks: Option<u32>,
     /// Seed of the order of arms
@@ -57,18 +63,14 @@ pub struct Experiment {
 
 pub fn run(args: Args) -> Result<()> {
     let stop = stop_of_signals()?;
-    let summary = experiment(&args.trace, &args.out, &args.experiment, &stop)?;
+    let series = crate::series::run(&args.trace, &args.out, (&args.experiment, &args.planned, false), &stop)?;
     if args.json {
-        crate::ui::print_json(&summary)?;
+        crate::ui::print_json(&series)?;
     } else {
-        crate::ui::print(&words(&summary))?;
+        crate::ui::print(&words(&series))?;
     }
-    if summary.interrupted {
-        bail!(
-            "interrupted after {} of {} runs; the same command continues",
-            summary.runs_finished,
-            summary.runs_planned
-        );
+    if series.interrupted {
+        bail!("{}; the same command continues", series.so_far());
     }
     Ok(())
 }
@@ -86,102 +88,96 @@ pub fn stop_of_signals() -> Result<Stop> {
     Ok(stop)
 }
 
-/// Plans the trace and runs the blocks.
-pub fn experiment(trace: &Path, out: &Path, asked: &Experiment, stop: &Stop) -> Result<StudySummary> {
-    let arms = Arms::load(&asked.arms)?;
-    let bar = crate::ui::progress(None, "{spinner} planning");
-    let opened = regauge_traces::open(trace)?;
-    let plan = Plan::build(&opened.spans, &PlanOptions { speed: asked.speed })?;
-    bar.finish_and_clear();
-    let workload = Workload {
-        workload_hash: regauge_traces::workload_hash(&opened.spans),
-        plan_hash: plan.hash(),
-        trace_source: opened.meta.source.clone(),
-        requests: plan.requests(),
-        duration_ns: plan.duration_ns(),
-    };
-    if plan.resized > 0 {
-        eprintln!("note: {} packets could not be given their recorded length", plan.resized);
+/// A trace that is to be replayed, read once.
+pub struct Opened {
+    path: PathBuf,
+    trace: Trace,
+}
+
+impl Opened {
+    /// Reads it.
+    pub fn open(path: &Path) -> Result<Opened> {
+        let bar = crate::ui::progress(None, "{spinner} reading the trace");
+        let trace = regauge_traces::open(path);
+        bar.finish_and_clear();
+        Ok(Opened { path: path.to_owned(), trace: trace? })
     }
-    let warmup_ns = match asked.warmup {
-        Some(warmup) => warmup.as_nanos() as u64,
-        None => (workload.duration_ns / 10).min(2_000_000_000),
-    };
-    let config = StudyConfig {
-        exe: std::env::current_exe().context("cannot find this program's own file")?,
-        trace: trace.to_owned(),
-        workload,
-        arms,
-        blocks: asked.blocks.unwrap_or(10),
-        seed: asked.seed,
-        out: out.to_owned(),
-        warmup_ns,
-        drain_ns: 5_000_000_000,
-        speed: asked.speed,
-        pilot_ns: 2_000_000_000,
-        layout: asked.layout.clone(),
-        stamps: asked.stamps,
-        design: None,
-        gates: None,
-        timeouts: Timeouts::default(),
-        version: env!("CARGO_PKG_VERSION").to_string(),
-        command: std::env::args().collect(),
-        stop: stop.clone(),
-    };
+
+    /// An experiment on it at a speed, without a design.
+    pub fn config(&self, out: &Path, asked: &Experiment, speed: f64, arms: Arms, stop: &Stop) -> Result<StudyConfig> {
+        let bar = crate::ui::progress(None, "{spinner} planning");
+        let plan = Plan::build(&self.trace.spans, &PlanOptions { speed });
+        bar.finish_and_clear();
+        let plan = plan?;
+        let workload = Workload::of(&self.trace, &plan);
+        if plan.resized > 0 {
+            eprintln!("note: {} packets could not be given their recorded length", plan.resized);
+        }
+        let warmup_ns = match asked.warmup {
+            Some(warmup) => warmup.as_nanos() as u64,
+            None => (workload.duration_ns / 10).min(2_000_000_000),
+        };
+        Ok(StudyConfig {
+            exe: std::env::current_exe().context("cannot find this program's own file")?,
+            trace: self.path.clone(),
+            workload,
+            arms,
+            blocks: asked.blocks.unwrap_or(10),
+            sized: None,
+            seed: asked.seed,
+            out: out.to_owned(),
+            warmup_ns,
+            drain_ns: 5_000_000_000,
+            speed,
+            pilot_ns: 2_000_000_000,
+            layout: asked.layout.clone(),
+            settled: None,
+            stamps: asked.stamps,
+            design: None,
+            gates: None,
+            timeouts: Timeouts::default(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            command: std::env::args().collect(),
+            stop: stop.clone(),
+        })
+    }
+}
+
+/// Plans the trace and runs the blocks of an experiment that ends in no verdict: no design, no control, no reruns.
+pub fn experiment(trace: &Path, out: &Path, asked: &Experiment, stop: &Stop) -> Result<StudySummary> {
+    let config = Opened::open(trace)?.config(out, asked, asked.speed, Arms::load(&asked.arms)?, stop)?;
     let mut watcher = Watcher::new();
     let summary = run_study(config, &mut watcher);
-    watcher.bar.finish_and_clear();
+    watcher.finish();
     Ok(summary?)
 }
 
-/// A progress bar with an honest guess of what is left; without a terminal, one line a block.
-struct Watcher {
-    bar: indicatif::ProgressBar,
-    told: Option<u32>,
-}
-
-impl Watcher {
-    fn new() -> Watcher {
-        Watcher { bar: crate::ui::progress(Some(1000), "{bar:24} {percent:>3} %  {msg}"), told: None }
-    }
-}
-
-impl Progress for Watcher {
-    fn update(&mut self, event: &Event<'_>) {
-        self.bar.set_position((event.fraction * 1000.0) as u64);
-        let what = match event.phase {
-            Phase::Pilot => format!("trying the {} layout", event.arm),
-            Phase::Probe => format!("probing {}", event.arm),
-            _ => format!("block {}/{}  {}", event.block + 1, event.blocks, event.arm),
-        };
-        let left = event
-            .eta
-            .map_or(String::new(), |eta| format!("  about {} left", crate::ui::duration(eta.as_nanos() as u64)));
-        self.bar.set_message(format!("{what}{left}"));
-        let runs = !matches!(event.phase, Phase::Pilot | Phase::Probe);
-        if runs && self.told != Some(event.block) && !std::io::stderr().is_terminal() {
-            self.told = Some(event.block);
-            eprintln!("block {} of {}{left}", event.block + 1, event.blocks);
-        }
-    }
-
-    fn note(&mut self, sentence: &str) {
-        self.bar.suspend(|| eprintln!("note: {sentence}"));
-    }
-}
-
 /// What came of it, for a person.
-pub fn words(summary: &StudySummary) -> String {
-    let mut text = format!("{} of {} runs are done", summary.runs_finished, summary.runs_planned);
-    if summary.runs_resumed > 0 {
-        text.push_str(&format!(" ({} from an earlier call)", summary.runs_resumed));
+pub fn words(series: &Series) -> String {
+    let mut lines = Vec::new();
+    for summary in series.summary.iter().chain(&series.loads) {
+        let mut done = format!("{} of {} runs are done", summary.runs_finished, summary.runs_planned);
+        if summary.runs_resumed > 0 {
+            done.push_str(&format!(" ({} from an earlier call)", summary.runs_resumed));
+        }
+        done.push_str(&format!(", {} of {} blocks complete", summary.blocks_complete, summary.blocks_wanted));
+        if !series.loads.is_empty() {
+            done.push_str(&format!(": {}", summary.study.display()));
+        }
+        lines.push(done);
+        lines.extend(complaints(summary));
     }
-    for invalid in &summary.invalid {
-        text.push_str(&format!("\ninvalid: block {} {}: {}", invalid.block, invalid.arm, invalid.why.join("; ")));
+    if let Some(summary) = &series.summary {
+        lines.push(format!("next: regauge analyze {0}   and   regauge report {0}", summary.study.display()));
     }
-    for warning in &summary.warnings {
-        text.push_str(&format!("\nwarning: {warning}"));
-    }
-    text.push_str(&format!("\nnext: regauge analyze {0}   and   regauge report {0}", summary.study.display()));
-    text
+    lines.join("\n")
+}
+
+/// Invalid runs and warnings, one line each.
+pub fn complaints(summary: &StudySummary) -> Vec<String> {
+    let invalid = summary.invalid.iter().map(|run| {
+        let of = if summary.blocks_flagged > 0 { "invalid" } else { "invalid so far" };
+        format!("{of}: block {} {}: {}", run.block, run.arm, run.why.join("; "))
+    });
+    invalid.chain(summary.warnings.iter().map(|warning| format!("warning: {warning}"))).collect()
 }

@@ -1,6 +1,7 @@
 //! `regauge study`: the main job. Record (unless a trace is given), replay on every arm, analyse, report.
 
-use crate::replay::{Experiment, experiment, stop_of_signals};
+use crate::design::Planned;
+use crate::replay::{Experiment, complaints, stop_of_signals};
 use anyhow::{Context, Result, anyhow, bail};
 use regauge_recorder::tap::{Tap, TapOptions};
 use regauge_runtimes::Stop;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The main job: record a workload, replay it on every arm, analyse, write a report
+/// The main job: record a workload, replay it on every arm, analyse, decide, write a report
 ///
 /// Without --trace it starts a broker of its own (tokio-shared), drives production-like clients at it through the tap,
 /// and replays what the tap recorded. Stopped with Ctrl-C, the same command with the same --out continues.
@@ -31,6 +32,8 @@ pub struct Args {
     trace: Option<PathBuf>,
     #[command(flatten)]
     experiment: Experiment,
+    #[command(flatten)]
+    planned: Planned,
     /// The study's directory (default: studies/DATE-TIME)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -46,8 +49,18 @@ struct Recording {
     devices: u32,
 }
 
+/// What is recorded for a study: longer when it is to be replayed several times as fast.
+fn recording(quick: bool, loads: bool) -> &'static Recording {
+    match (quick, loads) {
+        (true, _) => &QUICK,
+        (false, false) => &FULL,
+        (false, true) => &LONG,
+    }
+}
+
 const QUICK: Recording = Recording { seconds: 7.0, rate_per_s: 2000.0, devices: 200 };
 const FULL: Recording = Recording { seconds: 20.0, rate_per_s: 2000.0, devices: 500 };
+const LONG: Recording = Recording { seconds: 60.0, rate_per_s: 2000.0, devices: 500 };
 
 /// Blocks of a quick study: enough for an interval, which is then honestly wide.
 const QUICK_BLOCKS: u32 = 3;
@@ -61,23 +74,15 @@ pub fn run(mut args: Args) -> Result<()> {
     let trace = match (&args.trace, out.join("trace.parquet")) {
         (Some(trace), _) => trace.clone(),
         // An earlier call with this --out made its recording: the study goes on with it.
-        (None, made) if out.join("study.json").exists() => made,
-        (None, _) => record(&out, if args.quick { &QUICK } else { &FULL }, &stop)?,
+        (None, made) if ["study.json", "loads.json"].iter().any(|begun| out.join(begun).exists()) => made,
+        (None, _) => record(&out, recording(args.quick, args.planned.loads()?.is_some()), &stop)?,
     };
-    let summary = experiment(&trace, &out, &args.experiment, &stop)?;
-    for invalid in &summary.invalid {
-        eprintln!("invalid: block {} {}: {}", invalid.block, invalid.arm, invalid.why.join("; "));
+    let series = crate::series::run(&trace, &out, (&args.experiment, &args.planned, args.quick), &stop)?;
+    for complaint in series.summary.iter().chain(&series.loads).flat_map(complaints) {
+        eprintln!("{complaint}");
     }
-    for warning in &summary.warnings {
-        eprintln!("warning: {warning}");
-    }
-    if summary.interrupted {
-        bail!(
-            "interrupted after {} of {} runs; continue with --out {}",
-            summary.runs_finished,
-            summary.runs_planned,
-            out.display()
-        );
+    if series.interrupted {
+        bail!("{}; the same command with --out {} continues", series.so_far(), out.display());
     }
     let bar = crate::ui::progress(None, "{spinner} analysing");
     let evaluation = regauge_analysis::Evaluation::of(&out)?;

@@ -19,8 +19,13 @@
 //! stack = "compio"
 //! blocking_threads = 16     # any setting, over the defaults
 //! ```
+//! The table `[design]` is explained at [`Question`].
 
+mod control;
+mod question;
 mod row;
+
+pub use question::{Millis, PERCENTILES, Primary, Question, Region};
 
 use regauge_runtimes::settings::{Durability, RaftSync, Settings, Stack};
 use regauge_traces::study::ArmRecord;
@@ -56,6 +61,7 @@ pub struct ArmsError {
 pub struct Arms {
     base: String,
     arms: Vec<Arm>,
+    question: Question,
     text: String,
 }
 
@@ -82,6 +88,8 @@ pub struct Difference {
 struct File {
     base: Option<Spanned<String>>,
     defaults: Option<Spanned<Row>>,
+    #[serde(default)]
+    design: Question,
     #[serde(default)]
     arm: Vec<Spanned<Row>>,
 }
@@ -148,12 +156,17 @@ impl Arms {
                 message: format!("`base` is `{}`, which no arm is called; choose one of {}", base.get_ref(), names()),
             });
         }
-        Ok(Arms { base: base.into_inner(), arms, text: text.to_owned() })
+        Ok(Arms { base: base.into_inner(), arms, question: file.design, text: text.to_owned() })
     }
 
     /// Name of the base arm.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// What the file asks about these arms.
+    pub fn question(&self) -> &Question {
+        &self.question
     }
 
     /// Names in the order of the file.

@@ -6,72 +6,48 @@
 //!
 //! A study survives its interruption: run.json is written last and atomically, so a run is there or it is not, and the
 //! same command continues at the first that is missing. The same command with more blocks adds them: their order follows
-//! from the seed and their numbers, so they are those that a longer study would have had. It leaves out what follows from the samples (the analysis) and
-//! running invalid blocks again.
+//! from the seed and their numbers, so they are those that a longer study would have had. A block with a run that failed
+//! a gate is followed by another whole block at the end ([`tally`]).
+//!
+//! [`loads`] finds how much each arm can take before several studies run at shares of it. Left out is what follows from
+//! the samples: the analysis says whether the blocks suffice, and the caller asks for those of a second stage.
 
 mod config;
+mod design;
 mod error;
+mod loads;
 mod order;
+mod overall;
 mod pace;
 mod pilot;
 mod run;
 mod store;
+mod summary;
+mod tally;
+mod trial;
 mod workload;
 
 pub use config::StudyConfig;
 pub use error::ExperimentError;
+pub use loads::{LoadsAsked, LoadsFound, find_loads};
 pub use order::order;
-pub use pace::{Event, Phase, Progress, Silent};
+pub use overall::Part;
+pub use pace::{Event, Phase, Progress, Silent, run_guess};
+pub use summary::{InvalidRun, StudySummary};
 pub use workload::Workload;
 
-use crate::arms::{Difference, differences};
-use crate::doctor::{Level, Report, examine};
-use crate::gates::{GateLimits, block, sentences};
+use crate::doctor::{Report, examine};
+use crate::gates::{GateLimits, block};
 use crate::host::cpu;
 use pace::Pace;
 use regauge_traces::study::{ArmRecord, LayoutRecord, Manifest, RunRecord, STUDY_VERSION, Stage};
-use serde::Serialize;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use store::Store;
+use tally::{Budget, Tally};
 
 /// How long the doctor watches for stolen time before a study; the kernel counts it in steps of 10 ms.
 const STEAL_SAMPLE: Duration = Duration::from_millis(500);
-
-/// A run that enters no table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct InvalidRun {
-    /// Its block.
-    pub block: u32,
-    /// Its arm.
-    pub arm: String,
-    /// One sentence per reason.
-    pub why: Vec<String>,
-}
-
-/// What a study came to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StudySummary {
-    /// Its directory.
-    pub study: PathBuf,
-    /// Arms × blocks.
-    pub runs_planned: u64,
-    /// Runs that are finished, valid or not.
-    pub runs_finished: u64,
-    /// Those of them that were finished before this call.
-    pub runs_resumed: u64,
-    /// Finished runs that enter no table.
-    pub invalid: Vec<InvalidRun>,
-    /// The CPU layout.
-    pub layout: LayoutRecord,
-    /// Settings, besides the stack, in which arms differ.
-    pub differences: Vec<Difference>,
-    /// What the person should know before trusting the figures.
-    pub warnings: Vec<String>,
-    /// The stop flag ended it; the same command continues it.
-    pub interrupted: bool,
-}
 
 /// What all parts of a running study share.
 struct Context<'a> {
@@ -80,6 +56,7 @@ struct Context<'a> {
     arms: Vec<ArmRecord>,
     layout: LayoutRecord,
     limits: GateLimits,
+    budget: Budget,
 }
 
 /// Does the study, or what is missing of it.
@@ -91,37 +68,29 @@ pub fn run_study(config: StudyConfig, progress: &mut dyn Progress) -> Result<Stu
     let store = Store::open(&config.out)?;
     let host = examine(&config.out, STEAL_SAMPLE);
     let earlier = store.manifest()?;
+    if earlier.is_none() && config.settled.is_none() && store.loads::<Value>()?.is_some() {
+        let (path, differs) = (config.out.clone(), "loads (it was begun with several)".to_owned());
+        return Err(ExperimentError::OtherStudy { path, differs });
+    }
     store.keep_inputs(&config.trace, config.arms.text())?;
 
     let mut pace = Pace::new(&config, progress);
-    let layout = match &earlier {
-        // What was decided before the first run stays decided.
-        Some(manifest) if config.layout.as_ref().is_none_or(|name| *name == manifest.layout.name) => {
-            manifest.layout.clone()
-        }
-        Some(_) => {
-            let path = config.out.clone();
-            return Err(ExperimentError::OtherStudy { path, differs: "layout".to_owned() });
-        }
-        None => match pilot::layout(&config, &store, &host, &mut pace) {
-            Err(Stopped::Interrupted) => return Ok(nothing_yet(&config, &store)),
-            Err(Stopped::Error(e)) => return Err(*e),
-            Ok(layout) => layout,
-        },
+    let decided = earlier.as_ref().map(|manifest| &manifest.layout).or(config.settled.as_ref());
+    let layout = match pilot::decide(&config, decided, &store, &host, &mut pace) {
+        Err(Stopped::Interrupted) => return Ok(summary::nothing_yet(&config, &store)),
+        Err(Stopped::Error(e)) => return Err(*e),
+        Ok(layout) => layout,
     };
     let limits = config.gates.unwrap_or_else(|| GateLimits::for_layout(&layout));
-    let allowed = cpu::allowed();
-    if let Some(missing) = layout.driver_cpus.iter().find(|c| !allowed.contains(c)) {
-        let text = format!("the study's driver runs on CPU {missing}, which this process may no longer use");
-        return Err(ExperimentError::Config(text));
-    }
-    let arms = config.arms.resolve(&allowed, &layout.server_cpus, crate::layout::driver_own(&layout))?;
+    let arms = config.arms.resolve(&cpu::allowed(), &layout.server_cpus, crate::layout::driver_own(&layout))?;
     let mut manifest = manifest(&config, &arms, &layout, &limits, &host)?;
     let unwritten = match &earlier {
         None => true,
         Some(earlier) => store.goes_on(earlier, &mut manifest)?,
     };
-    let context = Context { config: &config, store: &store, arms, layout, limits };
+    let budget = Budget::new(manifest.blocks, manifest.design.as_ref());
+    pace.budget(budget);
+    let context = Context { config: &config, store: &store, arms, layout, limits, budget };
     if earlier.is_some() && unwritten {
         store.write_manifest(&manifest)?;
     }
@@ -130,7 +99,7 @@ pub fn run_study(config: StudyConfig, progress: &mut dyn Progress) -> Result<Stu
         Err(Stopped::Interrupted) => true,
         Err(Stopped::Error(e)) => return Err(*e),
     };
-    summary(&context, &host, pace.resumed(), interrupted)
+    summary::of(&context, &manifest, &host, pace.resumed(), interrupted)
 }
 
 /// Why a part of the study ended before its end.
@@ -162,8 +131,11 @@ fn manifest(
         created: created.clone(),
         command: config.command.clone(),
         seed: config.seed,
-        blocks: config.blocks,
-        stages: vec![Stage { created, blocks: config.blocks, sized: false }],
+        blocks: config.sized.unwrap_or(config.blocks),
+        stages: [Stage { created: created.clone(), blocks: config.blocks, sized: false }]
+            .into_iter()
+            .chain(config.sized.map(|blocks| Stage { created, blocks, sized: true }))
+            .collect(),
         design: config.design.clone(),
         stamps: config.stamps,
         arms: arms.to_vec(),
@@ -188,7 +160,9 @@ fn blocks(context: &Context<'_>, new: Option<&Manifest>, pace: &mut Pace<'_>) ->
         context.store.write_manifest(manifest)?;
     }
     let names: Vec<&str> = context.arms.iter().map(|a| a.name.as_str()).collect();
-    for block in 0..context.config.blocks {
+    let mut tally = Tally::default();
+    while context.budget.another(&tally) {
+        let block = tally.judged();
         for (position, index) in (0_u32..).zip(order(context.config.seed, block, &names)) {
             let Some(arm) = context.arms.get(index) else { continue };
             if context.store.record(block, &arm.name)?.is_some() {
@@ -199,78 +173,32 @@ fn blocks(context: &Context<'_>, new: Option<&Manifest>, pace: &mut Pace<'_>) ->
             context.store.write_record(&record)?;
             pace.finish();
         }
-        judge(context, block)?;
+        tally.count(&judge(context, block)?);
+        pace.judged(&tally);
+    }
+    if tally.complete < context.budget.wanted && context.budget.reruns > 0 {
+        pace.note(&format!(
+            "{} of the {} blocks wanted are complete, and all {} that may be run again were; --reruns N allows more",
+            tally.complete, context.budget.wanted, context.budget.reruns
+        ));
     }
     context.store.remove_tmp()?;
     Ok(())
 }
 
-/// Compares the arms of a complete block and marks those that are wrong.
-fn judge(context: &Context<'_>, number: u32) -> Result<(), ExperimentError> {
+/// Compares the arms of a block in which all have run, marks those that are wrong, and returns the records.
+fn judge(context: &Context<'_>, number: u32) -> Result<Vec<RunRecord>, ExperimentError> {
     let mut runs: Vec<RunRecord> = Vec::new();
     for arm in &context.arms {
         runs.extend(context.store.record(number, &arm.name)?);
     }
     let before: Vec<Value> = runs.iter().map(|r| serde_json::to_value(r).unwrap_or(Value::Null)).collect();
-    block::judge(&mut runs, context.config.arms.base());
+    let control = context.config.design.as_ref().and_then(|design| design.control.as_deref());
+    block::judge(&mut runs, context.config.arms.base(), control);
     for (run, before) in runs.iter().zip(before) {
         if serde_json::to_value(run).unwrap_or(Value::Null) != before {
             context.store.write_record(run)?;
         }
     }
-    Ok(())
-}
-
-fn summary(
-    context: &Context<'_>,
-    host: &Report,
-    resumed: u64,
-    interrupted: bool,
-) -> Result<StudySummary, ExperimentError> {
-    let mut finished = 0;
-    let mut invalid = Vec::new();
-    for block in 0..context.config.blocks {
-        for arm in &context.arms {
-            let Some(record) = context.store.record(block, &arm.name)? else { continue };
-            finished += 1;
-            if !record.valid {
-                let why = if record.why_invalid.is_empty() { sentences(&record.gates) } else { record.why_invalid };
-                invalid.push(InvalidRun { block, arm: record.arm, why });
-            }
-        }
-    }
-    let bad = host.findings.iter().filter(|f| f.level == Level::Bad);
-    Ok(StudySummary {
-        study: context.config.out.clone(),
-        runs_planned: u64::from(context.config.blocks) * context.arms.len() as u64,
-        runs_finished: finished,
-        runs_resumed: resumed,
-        invalid,
-        layout: context.layout.clone(),
-        differences: differences(&context.arms),
-        warnings: bad.map(|f| format!("{} ({}): {}", f.name, f.value, f.means)).collect(),
-        interrupted,
-    })
-}
-
-/// Interrupted before anything was decided: nothing is kept but the inputs.
-fn nothing_yet(config: &StudyConfig, store: &Store) -> StudySummary {
-    store.remove_tmp().ok();
-    StudySummary {
-        study: config.out.clone(),
-        runs_planned: u64::from(config.blocks) * config.arms.names().count() as u64,
-        runs_finished: 0,
-        runs_resumed: 0,
-        invalid: Vec::new(),
-        layout: LayoutRecord {
-            name: "undecided".into(),
-            driver_cpus: Vec::new(),
-            server_cpus: Vec::new(),
-            why: "the study was interrupted before a layout was chosen".into(),
-            limits: Vec::new(),
-        },
-        differences: Vec::new(),
-        warnings: Vec::new(),
-        interrupted: true,
-    }
+    Ok(runs)
 }

@@ -49,7 +49,11 @@ fn the_built_in_arms_fit_hosts_of_every_size() {
         }
     }
     let default = Arms::load("default").unwrap().resolve(&[0, 1], &[0, 1], None).unwrap();
-    assert_eq!(differences(&default), [], "the default arms must differ in their stack alone");
+    let (cheap, stacks): (Vec<_>, Vec<_>) = default.into_iter().partition(|arm| arm.name == "tokio-shared-cheap");
+    assert_eq!(differences(&stacks), [], "the other default arms must differ in their stack alone");
+    let base_and_cheap = [stacks[0].clone(), cheap[0].clone()];
+    let changed: Vec<String> = differences(&base_and_cheap).into_iter().map(|d| d.setting).collect();
+    assert_eq!((stacks.len(), changed.as_slice()), (4, ["last_applied".to_owned(), "placement".to_owned()].as_slice()));
     let factorial = Arms::load("factorial").unwrap().resolve(&[0], &[0], None).unwrap();
     let differ: Vec<String> = differences(&factorial).into_iter().map(|d| d.setting).collect();
     let expected = ["durability", "eager_handoff", "files", "last_applied", "placement", "raft_sync", "roles"];

@@ -3,11 +3,12 @@
 
 use regauge_replayer::arms::Arms;
 use regauge_replayer::experiment::{
-    Event, ExperimentError, Phase, Progress, Silent, StudyConfig, StudySummary, order, run_study,
+    Event, ExperimentError, LoadsAsked, LoadsFound, Phase, Progress, Silent, StudyConfig, StudySummary, find_loads,
+    order, run_study,
 };
 use regauge_replayer::gates::GateLimits;
 use regauge_runtimes::Stop;
-use regauge_traces::study::{Manifest, RunRecord, run_dir};
+use regauge_traces::study::{Design, Loads, Manifest, RunRecord, run_dir};
 use regauge_traces::{Kind, Meta, Redaction, Span, write_sealed};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -79,6 +80,24 @@ impl Bench {
         (config.blocks, config.seed, config.warmup_ns) = (blocks, 7, 100_000_000);
         (config.layout, config.gates) = (Some("shared".into()), Some(gates));
         config
+    }
+
+    /// A study with a design: with a control arm, and `reruns` blocks that may be run again.
+    fn designed(&self, blocks: u32, reruns: u32) -> StudyConfig {
+        let mut config = self.config(TWO_ARMS, blocks);
+        let control = config.arms.add_control();
+        config.design = Some(Design { control, reruns_max: reruns, ..Design::default() });
+        config
+    }
+
+    /// A study of two loads, sought with the stand-in's knee.
+    fn find(&self, config: &StudyConfig, shares: &[f64]) -> Result<Option<LoadsFound>, ExperimentError> {
+        let asked = LoadsAsked { trial_ns: 500_000_000, ..LoadsAsked::new(shares.to_vec(), None).unwrap() };
+        find_loads(config, &asked, &mut Silent)
+    }
+
+    fn loads(&self) -> Loads {
+        serde_json::from_str(&fs::read_to_string(self.study().join("loads.json")).unwrap()).unwrap()
     }
 
     fn run(&self, arms: &str, blocks: u32) -> StudySummary {
@@ -418,4 +437,245 @@ fn on_two_cpus_a_pilot_takes_the_layout_in_which_the_driver_is_on_time() {
     let summary = run_study(config, &mut Silent).unwrap();
     assert_eq!((summary.layout.name.as_str(), bench.invalid(&summary)), ("disjoint", vec![]));
     assert_eq!(summary.layout.driver_cpus, [two[1]]);
+}
+
+#[test]
+fn the_control_runs_in_every_block_as_any_other_arm() {
+    let bench = Bench::new("");
+    let summary = run_study(bench.designed(2, 2), &mut Silent).unwrap();
+    assert_eq!((summary.runs_finished, summary.blocks_complete, summary.blocks_rerun), (6, 2, 0));
+    let manifest = bench.manifest();
+    let arms: Vec<&str> = manifest.arms.iter().map(|arm| arm.name.as_str()).collect();
+    assert_eq!(
+        (arms.as_slice(), manifest.design.unwrap().control.unwrap().as_str()),
+        (["a", "b", "a-again"].as_slice(), "a-again")
+    );
+    assert_eq!(manifest.arms[0].settings, manifest.arms[2].settings);
+    for (position, index) in order(7, 1, &arms).into_iter().enumerate() {
+        assert_eq!(bench.record(1, arms[index]).position as usize, position);
+    }
+    // The file stays as it was asked for.
+    assert_eq!(fs::read_to_string(bench.study().join("arms.toml")).unwrap(), TWO_ARMS);
+}
+
+#[test]
+fn a_flagged_block_stays_and_a_whole_one_follows_the_last() {
+    // The driver of one arm is late in block 1 alone.
+    let late = "case $out in *block=001*arm=b*) lag_p99=9000000;; esac";
+    let bench = Bench::new(late);
+    let summary = run_study(bench.designed(3, 5), &mut Silent).unwrap();
+    assert_eq!((summary.blocks_wanted, summary.blocks_complete, summary.blocks_flagged), (3, 3, 1));
+    assert_eq!((summary.blocks_rerun, summary.runs_finished, summary.runs_planned), (1, 12, 12));
+    assert_eq!(bench.invalid(&summary).len(), 1);
+    assert!(!bench.record(1, "b").valid && bench.record(1, "a").valid && bench.record(3, "b").valid);
+    assert_eq!(bench.manifest().blocks, 3);
+    // The same command finds everything done: the count follows from the files.
+    bench.behave("wrong=1");
+    let again = run_study(bench.designed(3, 5), &mut Silent).unwrap();
+    assert_eq!((again.runs_resumed, again.runs_finished, again.blocks_complete), (12, 12, 3));
+}
+
+#[test]
+fn reruns_end_with_their_budget_and_a_larger_one_goes_on() {
+    let bench = Bench::new("[ \"$arm\" = b ] && wrong=1");
+    let summary = run_study(bench.designed(2, 1), &mut Silent).unwrap();
+    assert_eq!((summary.blocks_complete, summary.blocks_flagged, summary.blocks_rerun), (0, 3, 1));
+    // Without a design no block is run again.
+    let plain = Bench::new("[ \"$arm\" = b ] && wrong=1");
+    assert_eq!(plain.run(TWO_ARMS, 2).blocks_flagged, 2);
+
+    bench.behave("");
+    let more = run_study(bench.designed(2, 4), &mut Silent).unwrap();
+    assert_eq!((more.blocks_complete, more.blocks_flagged, more.runs_resumed), (2, 3, 9));
+    assert_eq!(bench.manifest().design.unwrap().reruns_max, 4);
+    let error = run_study(bench.designed(2, 3), &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("design.reruns_max (4 were allowed before, 3 now)"), "{error}");
+}
+
+/// Counts what the watcher is told.
+#[derive(Default)]
+struct Seen {
+    blocks: Vec<(u32, u32, u32, u32)>,
+    notes: Vec<String>,
+}
+
+impl Progress for Seen {
+    fn update(&mut self, event: &Event<'_>) {
+        assert!((0.0..=1.0).contains(&event.fraction) && event.eta.is_some());
+        if event.phase == Phase::Prepare {
+            self.blocks.push((event.block, event.blocks, event.complete, event.flagged));
+        }
+    }
+
+    fn note(&mut self, sentence: &str) {
+        self.notes.push(sentence.to_owned());
+    }
+}
+
+#[test]
+fn progress_counts_complete_and_flagged_blocks_and_says_when_the_budget_is_spent() {
+    let bench = Bench::new("case $out in *block=000*arm=b*) wrong=1;; esac");
+    let mut config = bench.config(TWO_ARMS, 2);
+    config.design = Some(Design { reruns_max: 1, ..Design::default() });
+    let mut seen = Seen::default();
+    run_study(config, &mut seen).unwrap();
+    let each: Vec<_> = seen.blocks.iter().step_by(2).copied().collect();
+    assert_eq!(each, [(0, 2, 0, 0), (1, 2, 0, 1), (2, 2, 1, 1)]);
+    assert!(seen.notes.is_empty(), "{:?}", seen.notes);
+
+    let bench = Bench::new("wrong=1");
+    let mut seen = Seen::default();
+    run_study(bench.designed(2, 1), &mut seen).unwrap();
+    assert!(seen.notes[0].starts_with("0 of the 2 blocks wanted are complete"), "{:?}", seen.notes);
+}
+
+#[test]
+fn what_was_registered_cannot_change() {
+    let bench = Bench::new("");
+    run_study(bench.designed(1, 1), &mut Silent).unwrap();
+    let refused = |change: &dyn Fn(&mut Design)| {
+        let mut config = bench.designed(1, 1);
+        change(config.design.as_mut().unwrap());
+        run_study(config, &mut Silent).unwrap_err().to_string()
+    };
+    let said = refused(&|d| d.worth_ratio = 0.7);
+    assert!(said.contains("design.worth_ratio (0.8 was registered, 0.7 is asked for now)"), "{said}");
+    assert!(refused(&|d| d.primary_step = "connect".into()).contains("design.primary_step"));
+    assert!(refused(&|d| d.until = Some(0.2)).contains("design.until"));
+    assert!(refused(&|d| d.primary_step = "subscribe".into()).contains("choose one of all, connect, publish"));
+    assert!(refused(&|d| d.control = None).contains("design.control"));
+    // A study that was begun without a design gets none afterwards.
+    let bench = Bench::new("");
+    bench.run(TWO_ARMS, 1);
+    let mut config = bench.config(TWO_ARMS, 1);
+    config.design = Some(Design::default());
+    let error = run_study(config, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("design (it is fixed before the first run, or never)"), "{error}");
+}
+
+#[test]
+fn a_second_stage_is_sized_once_and_goes_on_from_there() {
+    let bench = Bench::new("");
+    let config = || {
+        let mut config = bench.designed(2, 2);
+        config.design.as_mut().unwrap().until = Some(0.2);
+        config
+    };
+    let first = run_study(config(), &mut Silent).unwrap();
+    assert_eq!((first.blocks_wanted, first.sized), (2, false));
+    assert!(first.block_s.is_some_and(|seconds| seconds > 0.0));
+    // Asked again before it was sized, nothing happens.
+    assert_eq!(run_study(config(), &mut Silent).unwrap().runs_resumed, 6);
+
+    // The second stage is stopped in its first run, and its size is written down by then.
+    bench.behave("before_driven() { if [ -e \"$here/slow\" ]; then while :; do sleep 0.2; done; fi; }");
+    fs::write(bench.dir.path().join("slow"), "").unwrap();
+    let second = StudyConfig { sized: Some(4), ..config() };
+    let mut impatient = Impatient(second.stop.clone());
+    assert!(run_study(second, &mut impatient).unwrap().interrupted);
+    fs::remove_file(bench.dir.path().join("slow")).unwrap();
+    let stages: Vec<(u32, bool)> = bench.manifest().stages.iter().map(|stage| (stage.blocks, stage.sized)).collect();
+    assert_eq!((stages.as_slice(), bench.manifest().blocks), ([(2, false), (4, true)].as_slice(), 4));
+
+    // The first command goes on in the second stage.
+    let summary = run_study(config(), &mut Silent).unwrap();
+    assert_eq!((summary.blocks_wanted, summary.blocks_complete, summary.sized), (4, 4, true));
+    assert_eq!(summary.runs_resumed, 6);
+    let refused = |config: StudyConfig| run_study(config, &mut Silent).unwrap_err().to_string();
+    assert!(refused(StudyConfig { sized: Some(9), ..config() }).contains("blocks (4 were asked for before, 9 now)"));
+    assert!(refused(StudyConfig { blocks: 3, ..config() }).contains("blocks (2 were asked for before, 3 now)"));
+    assert!(refused(StudyConfig { sized: Some(9), ..bench.designed(2, 2) }).contains("does not follow"));
+    assert_eq!(bench.manifest().stages.len(), 2);
+}
+
+/// The stand-in keeps up to a speed: beyond it the last reply comes late.
+fn knees(a: &str, b: &str) -> String {
+    format!(
+        "speed=$(field \"$options\" speed)\n\
+         if [ $verb = drive ]; then stack=$(cat \"$out/stack\"); else case $data in *knee*) echo \"$stack\" \
+         >\"$data/../stack\";; esac; fi\n\
+         case $stack in tokio-shared) knee={a};; *) knee={b};; esac\n\
+         if awk \"BEGIN {{exit !($speed+0 > $knee)}}\"; then {{ makespan=9000000000; }}; fi"
+    )
+}
+
+#[test]
+fn loads_are_shares_of_the_knee_of_the_base() {
+    let bench = Bench::new(&knees("0.5", "0.3"));
+    let config = bench.designed(1, 0);
+    let found = bench.find(&config, &[0.25, 0.9, 0.75]).unwrap().unwrap();
+    let knees = &found.loads.knees;
+    // The control is the base's code: its knee is not sought.
+    let arms: Vec<&str> = knees.iter().map(|knee| knee.arm.as_str()).collect();
+    assert_eq!(arms, ["a", "b"]);
+    for (knee, planted) in knees.iter().zip([0.5, 0.3]) {
+        let kept = knee.probes.iter().filter(|p| p.kept).map(|p| p.speed).fold(0.0, f64::max);
+        let missed = knee.probes.iter().filter(|p| !p.kept).map(|p| p.speed).fold(f64::MAX, f64::min);
+        assert!(kept <= planted && planted < missed && missed <= kept * 1.051, "{knee:?}");
+        assert_eq!(knee.limited_by, "server");
+        assert!(knee.probes.iter().all(|p| p.kept == p.why.is_empty()), "{knee:?}");
+    }
+    let dirs: Vec<&str> = found.loads.loads.iter().map(|load| load.dir.as_str()).collect();
+    assert_eq!(dirs, ["load=0.25", ".", "load=0.9"]);
+    let kept = knees[0].probes.iter().filter(|p| p.kept).map(|p| p.speed).fold(0.0, f64::max);
+    assert!((found.loads.loads[2].speed / kept - 0.9).abs() < 1e-3);
+    assert_eq!(bench.loads(), found.loads);
+    assert!(!bench.study().join("tmp").exists() && !bench.study().join("study.json").exists());
+
+    // Found knees are not sought again: nothing would keep up now.
+    bench.behave("wrong=1");
+    assert_eq!(bench.find(&config, &[0.25, 0.75, 0.9]).unwrap().unwrap(), found);
+    let other = bench.find(&config, &[0.25, 0.75]).unwrap_err().to_string();
+    assert!(other.contains("different: loads)"), "{other}");
+    let mut seed = bench.designed(1, 0);
+    seed.seed = 8;
+    assert!(bench.find(&seed, &[0.25, 0.75, 0.9]).unwrap_err().to_string().contains("different: seed)"));
+    // Nor can a study of one load be begun in its place.
+    let error = run_study(bench.designed(1, 0), &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("loads (it was begun with several)"), "{error}");
+    // The study itself follows, in the layout that the knees were found in.
+    bench.behave("");
+    let mut config = bench.designed(1, 0);
+    config.settled = Some(found.layout.clone());
+    assert_eq!(run_study(config, &mut Silent).unwrap().blocks_complete, 1);
+    assert_eq!(bench.manifest().layout, found.layout);
+}
+
+#[test]
+fn a_search_that_is_stopped_keeps_its_trials() {
+    let bench = Bench::new(&knees("0.5", "0.3"));
+    /// Stops in the third trial.
+    struct Third(Stop, u32);
+    impl Progress for Third {
+        fn update(&mut self, event: &Event<'_>) {
+            assert!((0.0..=1.0).contains(&event.fraction));
+            self.1 += u32::from(event.phase == Phase::Knee);
+            if self.1 > 2 {
+                self.0.stop();
+            }
+        }
+    }
+    let config = bench.designed(1, 0);
+    let asked = LoadsAsked { trial_ns: 500_000_000, ..LoadsAsked::new(vec![0.5], None).unwrap() };
+    let mut third = Third(config.stop.clone(), 0);
+    assert_eq!(find_loads(&config, &asked, &mut third).unwrap(), None);
+    let kept = bench.loads().knees[0].probes.clone();
+    assert!((1..=3).contains(&kept.len()), "{kept:?}");
+    let found = bench.find(&bench.designed(1, 0), &[0.5]).unwrap().unwrap();
+    assert_eq!(found.loads.knees[0].probes[..kept.len()], kept);
+}
+
+#[test]
+fn a_driver_that_is_late_first_ends_the_search_as_such() {
+    let bench =
+        Bench::new(&knees("9", "9").replace("makespan=9000000000", "lag_p99=9000000").replace("knee=9", "knee=0.2"));
+    let found = bench.find(&bench.designed(1, 0), &[0.5]).unwrap().unwrap();
+    assert!(found.loads.knees.iter().all(|knee| knee.limited_by == "driver"), "{:?}", found.loads.knees);
+
+    let bench = Bench::new("makespan=9000000000");
+    let error = bench.find(&bench.designed(1, 0), &[0.5]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the base arm `a` kept up at no rate; at 100/s the server answered 11 of 100"),
+        "{error}"
+    );
 }

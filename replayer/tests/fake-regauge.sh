@@ -1,7 +1,7 @@
 #!/bin/sh
 # Speaks the protocol of `regauge serve --machine` and `regauge drive` without a broker, for tests of the experiment.
 # A test starts it through a symbolic link; behaviour.sh beside that link can change any variable below, print to
-# stderr, sleep or exit. It knows $verb and $arm ("probe" or "pilot" outside of runs).
+# stderr, sleep or exit. It knows $verb and $arm ("probe", "pilot" or "knee" outside of runs).
 set -u
 here=$(dirname "$0")
 verb=$1
@@ -21,11 +21,11 @@ done
 # A value of a flat JSON object: strings without quotes, arrays without brackets.
 field() { printf '%s' "$1" | sed -n 's/.*"'"$2"'":\("\([^"]*\)"\|\[\([^]]*\)\]\|\([^,}]*\)\).*/\2\3\4/p'; }
 arm=$(printf '%s' "$data$out" | sed -n 's/.*arm=\([^/]*\).*/\1/p')
-[ -n "$arm" ] || arm=$(printf '%s' "$data$out" | sed -n 's/.*\/\(probe\|pilot\).*/\1/p')
+[ -n "$arm" ] || arm=$(printf '%s' "$data$out" | sed -n 's/.*\/\(probe\|pilot\|knee\).*/\1/p')
 
 # What a sound server and driver say.
 meta=m1 segments=s1 replies=r1
-wrong=0 lost=0 lag_p99=5000 plan=plan-hash
+wrong=0 lost=0 lag_p99=5000 plan=plan-hash makespan=1
 before_ready() { :; }
 before_stopped() { :; }
 before_driven() { :; }
@@ -71,6 +71,6 @@ echo "{\"plan_hash\":\"$plan\",\"requests\":100,\"measured\":90,\"errors\":$((wr
 \"driver_lag_ns\":{\"p50\":900,\"p99\":$lag_p99,\"p99_9\":9000,\"max\":9000},\
 \"send_lag_ns\":{\"p50\":900,\"p99\":5000,\"p99_9\":9000,\"max\":9000},\"read_lag_ns\":{\"p50\":900,\"p99\":5000,\"p99_9\":9000,\"max\":9000},\"run_delay_ns\":null,\
 \"lag_refuses_above\":99.99,\"setup_failed\":0,\"violations\":0,\"held\":{\"requests\":0,\"max_ns\":0},\
-\"makespan_ns\":1,\"deliveries\":0,\"cpu_ns\":1,\"connections\":2,\"failed_connections\":0,\"first_fault\":null,\
+\"makespan_ns\":$makespan,\"deliveries\":0,\"cpu_ns\":1,\"connections\":2,\"failed_connections\":0,\"first_fault\":null,\
 \"resized\":0,\"t0_ns\":1,\
 \"replies_digest\":\"$replies\",\"cpu\":$(field "$options" cpu),\"spin\":$(field "$options" spin)}"

@@ -1,12 +1,12 @@
 //! What a study is asked to do.
 
-use super::{ExperimentError, Workload};
+use super::{ExperimentError, Workload, design};
 use crate::arms::Arms;
 use crate::gates::GateLimits;
 use crate::plan::PlanError;
 use crate::process::Timeouts;
 use regauge_runtimes::Stop;
-use regauge_traces::study::Design;
+use regauge_traces::study::{Design, LayoutRecord};
 use std::path::PathBuf;
 
 /// Everything that decides what a study does.
@@ -20,8 +20,11 @@ pub struct StudyConfig {
     pub workload: Workload,
     /// The arms.
     pub arms: Arms,
-    /// How many blocks; at least 1. A study that has fewer gets the others, one that has more is refused.
+    /// How many complete blocks; at least 1. A study that has fewer gets the others, one that has more is refused. In a
+    /// study that is sized ([`Design::until`]) those of its first stage, which cannot change.
     pub blocks: u32,
+    /// Complete blocks of the second stage, once the first one's variance said how many it takes.
+    pub sized: Option<u32>,
     /// Seed of the order of arms.
     pub seed: u64,
     /// The study's directory; made if absent, continued if it holds the same study.
@@ -36,6 +39,8 @@ pub struct StudyConfig {
     pub pilot_ns: u64,
     /// A layout by name (`disjoint`, `shared`) instead of a pilot.
     pub layout: Option<String>,
+    /// The layout that the search for the knees was done in: no other one may follow.
+    pub settled: Option<LayoutRecord>,
     /// Whether servers stamp what they do, for the lanes.
     pub stamps: bool,
     /// The question, the bar and the sizes, fixed before the first run; `None` for an experiment that ends in no verdict.
@@ -65,6 +70,7 @@ impl StudyConfig {
             trace,
             arms,
             blocks: 10,
+            sized: None,
             seed: 0,
             out,
             warmup_ns: 0,
@@ -72,6 +78,7 @@ impl StudyConfig {
             speed,
             pilot_ns: 3_000_000_000,
             layout: None,
+            settled: None,
             stamps: true,
             design: None,
             gates: None,
@@ -98,6 +105,14 @@ impl StudyConfig {
             return wrong(format!(
                 "a warm-up of {warmup} s leaves nothing of a plan of {length} s; shorten the warm-up"
             ));
+        }
+        if let Some(sized) = self.sized
+            && (sized < self.blocks || self.design.as_ref().is_none_or(|design| design.until.is_none()))
+        {
+            return wrong(format!("a second stage of {sized} blocks does not follow from this study's first stage"));
+        }
+        if let Some(design) = &self.design {
+            design::check(design, self.arms.names(), self.arms.base(), &self.workload.steps).or_else(wrong)?;
         }
         if !self.exe.is_file() {
             return wrong(format!("{} is no program that could be started as server and driver", self.exe.display()));

@@ -1,6 +1,7 @@
 //! How far a study is, for whoever watches.
 
 use super::StudyConfig;
+use super::tally::{Budget, Tally};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ const RUN_EXTRA: Duration = Duration::from_secs(3);
 pub enum Phase {
     /// Trying a CPU layout.
     Pilot,
+    /// Trying how fast an arm can go.
+    Knee,
     /// Starting and stopping each arm once.
     Probe,
     /// Canary, and an empty data directory.
@@ -32,8 +35,14 @@ pub enum Phase {
 pub struct Event<'a> {
     /// Block from 0.
     pub block: u32,
-    /// Blocks in all.
+    /// Complete blocks wanted.
     pub blocks: u32,
+    /// Blocks so far in which every run is valid.
+    pub complete: u32,
+    /// Blocks so far in which a run failed a gate.
+    pub flagged: u32,
+    /// Share of the base arm's knee at which the study runs, if it has several loads.
+    pub load: Option<f64>,
     /// The arm, or the layout during a pilot.
     pub arm: &'a str,
     /// What is being done.
@@ -63,11 +72,18 @@ impl Progress for Silent {
     fn update(&mut self, _: &Event<'_>) {}
 }
 
+/// What a run takes, by its plan's length, before one has been seen.
+pub fn run_guess(plan: Duration) -> Duration {
+    plan + RUN_EXTRA
+}
+
 /// Counts runs and turns them into events.
 pub(super) struct Pace<'a> {
     progress: &'a mut dyn Progress,
-    blocks: u32,
-    runs: u64,
+    budget: Budget,
+    tally: Tally,
+    load: Option<f64>,
+    arms: f64,
     resumed: u64,
     done: u64,
     plan: Duration,
@@ -79,14 +95,21 @@ impl<'a> Pace<'a> {
     pub fn new(config: &StudyConfig, progress: &'a mut dyn Progress) -> Pace<'a> {
         Pace {
             progress,
-            blocks: config.blocks,
-            runs: u64::from(config.blocks) * config.arms.names().count() as u64,
+            budget: Budget::new(config.blocks, None),
+            tally: Tally::default(),
+            load: config.design.as_ref().and_then(|design| design.load),
+            arms: config.arms.names().count() as f64,
             resumed: 0,
             done: 0,
             plan: Duration::from_nanos(config.workload.duration_ns),
             begun: None,
             spent: Duration::ZERO,
         }
+    }
+
+    /// What the study may spend, once it is known.
+    pub fn budget(&mut self, budget: Budget) {
+        self.budget = budget;
     }
 
     /// A run that was finished earlier.
@@ -110,27 +133,35 @@ impl<'a> Pace<'a> {
         self.spent += self.begun.take().map_or(Duration::ZERO, |b| b.elapsed());
     }
 
+    /// A block is judged.
+    pub fn judged(&mut self, tally: &Tally) {
+        self.tally = *tally;
+    }
+
     /// Tells the watcher. `elapsed` is the time that the driver has run.
     pub fn tell(&mut self, block: u32, arm: &str, phase: Phase, elapsed: Duration) {
         let per_run = match u32::try_from(self.done) {
             Ok(done) if done > 0 => self.spent / done,
-            _ => self.plan + RUN_EXTRA,
+            _ => run_guess(self.plan),
         };
         let within = match phase {
-            Phase::Pilot | Phase::Probe | Phase::Prepare | Phase::Start => 0.0,
+            Phase::Pilot | Phase::Knee | Phase::Probe | Phase::Prepare | Phase::Start => 0.0,
             Phase::Drive => 0.9 * (elapsed.as_secs_f64() / self.plan.as_secs_f64().max(1e-9)).min(1.0),
             Phase::Stop => 0.95,
             Phase::Check => 0.97,
         };
         let finished = (self.resumed + self.done) as f64 + within;
-        let left = (self.runs as f64 - finished).max(0.0);
+        let runs = (f64::from(self.tally.judged()) + self.budget.expected(&self.tally)) * self.arms;
         let event = Event {
             block,
-            blocks: self.blocks,
+            blocks: self.budget.wanted,
+            complete: self.tally.complete,
+            flagged: self.tally.flagged,
+            load: self.load,
             arm,
             phase,
-            fraction: (finished / self.runs.max(1) as f64).min(1.0),
-            eta: Some(per_run.mul_f64(left)),
+            fraction: (finished / runs.max(1.0)).min(1.0),
+            eta: Some(per_run.mul_f64((runs - finished).max(0.0))),
         };
         self.progress.update(&event);
     }

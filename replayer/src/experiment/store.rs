@@ -3,8 +3,8 @@
 //! Order of writing: inputs, manifest, then run after run; run.json is each run's last file. Every JSON file is written
 //! beside its place, synced and renamed into it. A lock keeps a second process out.
 
-use super::{ExperimentError, workload};
-use regauge_traces::study::{Manifest, RunRecord, STUDY_VERSION, run_dir};
+use super::{ExperimentError, design, workload};
+use regauge_traces::study::{Manifest, RunRecord, STUDY_VERSION, Stage, run_dir};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,8 +14,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What may differ between two calls of the same study. Of blocks there may be more, never fewer.
-const MAY_DIFFER: [&str; 5] = ["created", "command", "host", "blocks", "stages"];
+/// What may differ between two calls of the same study, or is compared by itself.
+const MAY_DIFFER: [&str; 6] = ["created", "command", "host", "blocks", "stages", "design"];
 
 /// An open and locked study directory.
 pub(super) struct Store {
@@ -87,44 +87,61 @@ impl Store {
 
     /// Copies the trace and the arms as asked for, unless a study with its own copies stands here already.
     pub fn keep_inputs(&self, trace: &Path, arms: &str) -> Result<(), ExperimentError> {
-        if self.root.join("study.json").exists() {
+        if self.root.join("study.json").exists() || self.loads_path().exists() {
             return Ok(());
         }
         workload::keep(trace, &self.trace())?;
         write_atomically(&self.root.join("arms.toml"), arms.as_bytes())
     }
 
+    /// Where the loads of the study stand, if it has several.
+    fn loads_path(&self) -> PathBuf {
+        self.root.join("loads.json")
+    }
+
+    /// loads.json.
+    pub fn loads<T: DeserializeOwned>(&self) -> Result<Option<T>, ExperimentError> {
+        read_json(&self.loads_path())
+    }
+
+    /// Writes loads.json.
+    pub fn write_loads(&self, loads: &impl Serialize) -> Result<(), ExperimentError> {
+        write_json(&self.loads_path(), loads)
+    }
+
     /// An error that names what differs, unless `now` asks for the study of `earlier`, or for more blocks of it. `now`
     /// becomes the manifest that stands from here on; tells whether it says more than `earlier` did.
     pub fn goes_on(&self, earlier: &Manifest, now: &mut Manifest) -> Result<bool, ExperimentError> {
-        self.same_study(earlier, now)?;
+        let mut differs = self.differences(earlier, now)?;
         let asked = std::mem::replace(now, earlier.clone());
-        if asked.blocks < earlier.blocks {
-            let differs = format!("blocks ({} were asked for before, {} now)", earlier.blocks, asked.blocks);
-            return Err(ExperimentError::OtherStudy { path: self.root.clone(), differs });
+        match (&earlier.design, &asked.design) {
+            (Some(before), Some(design)) => match design::goes_on(before, design) {
+                Ok(design) => now.design = Some(design),
+                Err(more) => differs.extend(more),
+            },
+            (None, None) => {}
+            _ => differs.push("design (it is fixed before the first run, or never)".to_owned()),
         }
-        let more = asked.blocks > earlier.blocks;
-        if more {
-            now.blocks = asked.blocks;
-            now.stages.extend(asked.stages);
+        match more_blocks(earlier, &asked) {
+            Ok(stage) => {
+                now.blocks = stage.as_ref().map_or(now.blocks, |stage| stage.blocks);
+                now.stages.extend(stage);
+            }
+            Err(blocks) => differs.push(blocks),
         }
-        Ok(more)
+        if differs.is_empty() {
+            return Ok(now.stages != earlier.stages || now.design != earlier.design);
+        }
+        Err(ExperimentError::OtherStudy { path: self.root.clone(), differs: differs.join(", ") })
     }
 
-    fn same_study(&self, earlier: &Manifest, now: &Manifest) -> Result<(), ExperimentError> {
+    /// Names of the fields that must be the same and are not.
+    fn differences(&self, earlier: &Manifest, now: &Manifest) -> Result<Vec<String>, ExperimentError> {
         let damaged =
             |e: serde_json::Error| ExperimentError::Damaged { path: self.root.clone(), reason: e.to_string() };
         let earlier = serde_json::to_value(earlier).map_err(damaged)?;
         let now = serde_json::to_value(now).map_err(damaged)?;
-        let fields = now.as_object().into_iter().flatten();
-        let differs: Vec<&str> = fields
-            .filter(|(key, value)| !MAY_DIFFER.contains(&key.as_str()) && earlier.get(key.as_str()) != Some(value))
-            .map(|(key, _)| if key == "regauge" { "the regauge binary" } else { key.as_str() })
-            .collect();
-        if differs.is_empty() {
-            return Ok(());
-        }
-        Err(ExperimentError::OtherStudy { path: self.root.clone(), differs: differs.join(", ") })
+        Ok(differing(&earlier, &now))
     }
 
     /// Writes study.json.
@@ -151,6 +168,39 @@ impl Store {
     pub fn fresh_data_dir(&self, name: &str) -> Result<PathBuf, ExperimentError> {
         fresh(self.tmp().join(name))
     }
+}
+
+/// Fields of two JSON objects that differ, but for those that may, as a person calls them.
+pub(super) fn differing(earlier: &Value, now: &Value) -> Vec<String> {
+    let fields = now.as_object().into_iter().flatten();
+    fields
+        .filter(|(key, value)| !MAY_DIFFER.contains(&key.as_str()) && earlier.get(key.as_str()) != Some(value))
+        .map(|(key, _)| if key == "regauge" { "the regauge binary".to_owned() } else { key.clone() })
+        .collect()
+}
+
+/// The stage that `asked` adds to `earlier`, if any; or what is wrong with its number of blocks.
+///
+/// In a sized study the first stage's size is fixed, and the second stage follows from it once: whoever could choose
+/// again after a look at the ratios would choose the size at which one looks significant.
+fn more_blocks(earlier: &Manifest, asked: &Manifest) -> Result<Option<Stage>, String> {
+    let first = |manifest: &Manifest| manifest.stages.first().map_or(manifest.blocks, |stage| stage.blocks);
+    let sized = |manifest: &Manifest| manifest.stages.iter().rev().find(|stage| stage.sized).cloned();
+    let differ = |before: u32, now: u32| Err(format!("blocks ({before} were asked for before, {now} now)"));
+    if earlier.design.as_ref().is_some_and(|design| design.until.is_some()) {
+        if first(asked) != first(earlier) {
+            return differ(first(earlier), first(asked));
+        }
+        return match (sized(earlier), sized(asked)) {
+            (Some(before), Some(now)) if before.blocks != now.blocks => differ(before.blocks, now.blocks),
+            (None, now) => Ok(now),
+            (Some(_), _) => Ok(None),
+        };
+    }
+    if asked.blocks < earlier.blocks {
+        return differ(earlier.blocks, asked.blocks);
+    }
+    Ok(asked.stages.first().filter(|stage| stage.blocks > earlier.blocks).cloned())
 }
 
 /// SHA-256 of a file, hex.

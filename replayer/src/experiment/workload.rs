@@ -2,9 +2,10 @@
 
 use super::ExperimentError;
 use super::store::failed;
-use crate::plan::{Plan, PlanError, PlanOptions};
+use crate::plan::{Plan, PlanError, PlanOptions, Reply};
 use regauge_traces::ops::{Slice, slice};
-use regauge_traces::{Form, TraceReader, open, seal, workload_hash, write_sealed};
+use regauge_traces::{Form, Trace, TraceReader, open, seal, workload_hash, write_sealed};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What is replayed: facts of the trace and of the plan made from it.
@@ -20,6 +21,8 @@ pub struct Workload {
     pub requests: u64,
     /// Length of the plan, ns.
     pub duration_ns: u64,
+    /// Kinds of requests that have a reply, so a latency: the steps that a study can be about, besides `all`.
+    pub steps: BTreeSet<&'static str>,
 }
 
 impl Workload {
@@ -30,13 +33,20 @@ impl Workload {
     pub fn open(trace: &Path, speed: f64) -> Result<Workload, PlanError> {
         let trace = open(trace)?;
         let plan = Plan::build(&trace.spans, &PlanOptions { speed })?;
-        Ok(Workload {
+        Ok(Workload::of(&trace, &plan))
+    }
+
+    /// The facts of a trace and of the plan made from it.
+    pub fn of(trace: &Trace, plan: &Plan) -> Workload {
+        let answered = plan.ops.iter().filter(|op| !op.setup && op.reply != Reply::None);
+        Workload {
             workload_hash: workload_hash(&trace.spans),
             plan_hash: plan.hash(),
-            trace_source: trace.meta.source,
+            trace_source: trace.meta.source.clone(),
             requests: plan.requests(),
             duration_ns: plan.duration_ns(),
-        })
+            steps: answered.map(|op| op.kind.name()).collect(),
+        }
     }
 }
 

@@ -21,13 +21,16 @@ const STATE_GATES: [&str; 8] =
 const VOTERS_MIN: usize = 3;
 
 /// Judges the runs of one block and brings their gates, validity and reasons up to date. Judging twice changes nothing.
-pub fn judge(runs: &mut [RunRecord], base: &str) {
+/// `control` is the arm that repeats the base, if there is one: it is judged as any other and has no vote, since the same
+/// code twice is one opinion.
+pub fn judge(runs: &mut [RunRecord], base: &str, control: Option<&str>) {
     for run in runs.iter_mut() {
         run.gates.retain(|g| !NAMES.contains(&g.name.as_str()));
     }
     let bears = |gate: &&Gate| STATE_GATES.contains(&gate.name.as_str());
     let sound = |run: &RunRecord| run.errors == 0 && run.gates.iter().filter(bears).all(|g| g.passed);
-    let sound: Vec<bool> = runs.iter().map(sound).collect();
+    let voter = |run: &RunRecord| sound(run) && control != Some(run.arm.as_str());
+    let sound: Vec<bool> = runs.iter().map(voter).collect();
     let state = |run: &RunRecord| run.server.get("digest").filter(|d| d.is_object()).map(canonical);
     let replies = |run: &RunRecord| run.driver.get("replies_digest").and_then(Value::as_str).map(str::to_owned);
     let [state_name, replies_name] = NAMES;

@@ -242,9 +242,9 @@ fn run(arm: &str, state: Option<&str>, sound: bool) -> RunRecord {
 
 /// Judges a block with base `a` and gives the names of its invalid runs.
 fn invalid(mut runs: Vec<RunRecord>) -> String {
-    block::judge(&mut runs, "a");
+    block::judge(&mut runs, "a", None);
     let once = json!(runs);
-    block::judge(&mut runs, "a");
+    block::judge(&mut runs, "a", None);
     assert_eq!(once, json!(runs), "judging twice changes something");
     runs.iter().filter(|r| !r.valid).map(|r| r.arm.as_str()).collect()
 }
@@ -258,7 +258,7 @@ fn equal_states_pass() {
 #[test]
 fn the_only_sound_arm_of_a_block_is_not_compared_with_itself() {
     let words = |runs: &mut [RunRecord], at: usize| {
-        block::judge(runs, "a");
+        block::judge(runs, "a", None);
         runs[at].gates.iter().filter(|g| g.name.ends_with("_digest")).map(|g| g.measured.clone()).collect::<String>()
     };
     let mut alone = vec![run("a", Some("1"), true), run("b", Some("1"), false)];
@@ -310,4 +310,18 @@ fn tolerated_errors_explain_another_state() {
 #[test]
 fn a_missing_digest_fails() {
     assert_eq!(invalid(vec![run("a", Some("1"), true), run("b", None, true)]), "b");
+}
+
+#[test]
+fn the_control_repeats_the_base_and_so_has_no_vote() {
+    let mut runs = vec![run("a", Some("1"), true), run("again", Some("1"), true), run("b", Some("2"), true)];
+    block::judge(&mut runs, "a", Some("again"));
+    let said: String = runs[2].why_invalid.concat();
+    // Two of three would be a majority; the same code twice is not.
+    assert!(said.contains("either of the two may be wrong"), "{said}");
+    assert!(runs[0].valid && runs[1].valid && !runs[2].valid);
+    // One that ends in another state than the code that it repeats is invalid itself.
+    let mut odd = vec![run("a", Some("1"), true), run("again", Some("2"), true), run("b", Some("1"), true)];
+    block::judge(&mut odd, "a", Some("again"));
+    assert_eq!(odd.iter().map(|r| r.valid).collect::<Vec<_>>(), [true, false, true]);
 }
