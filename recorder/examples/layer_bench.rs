@@ -66,7 +66,12 @@ fn subject(name: &str) {
     let out = directory.path().join("bench.arrows");
     let mut recording = None;
     match name {
-        "none" => say("clock", &bursts(|| drop(black_box(regauge_traces::ticks::now())))),
+        "none" => say(
+            "clock",
+            &bursts(|| {
+                black_box(regauge_traces::ticks::now());
+            }),
+        ),
         "registry" => tracing_subscriber::registry().init(),
         "layer" => {
             let (layer, running) = regauge_recorder::layer(out).unwrap();

@@ -127,8 +127,9 @@ fn walk_back(z: &[f64], mut d: usize) -> usize {
         let group = z.get(from..d).unwrap_or(&[]);
         let noise = 3.0 * (variance / group.len() as f64).sqrt();
         let tolerance = (1.0 + step::CHANGE_LEAST).ln().max(noise);
-        // Also when the level has no value, since nothing lies after the cut.
-        if !((mean(group) - level).abs() <= tolerance) {
+        // False too when the level has no value, since nothing lies after the cut.
+        let at_level = (mean(group) - level).abs() <= tolerance;
+        if !at_level {
             break;
         }
         d = from;

@@ -154,7 +154,11 @@ mod tests {
         assert!(matches!(found, Next::Found { limit: Limit::Driver, .. }), "{found:?}");
         // Late once and on time the other time, while the server missed both: the server's knee.
         let mixed = |speed: f64, at: usize| {
-            probe(speed, speed <= 7.0, if at % 2 == 0 { "the driver was late" } else { "the last reply came late" })
+            probe(
+                speed,
+                speed <= 7.0,
+                if at.is_multiple_of(2) { "the driver was late" } else { "the last reply came late" },
+            )
         };
         assert!(matches!(search(&BOUNDS, mixed).0, Next::Found { limit: Limit::Server, .. }));
     }
