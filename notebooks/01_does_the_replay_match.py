@@ -44,6 +44,8 @@ print(f"{study.manifest['requests']:,} requests a run, {len(study.names)} arms, 
 # %%
 WIRE = ["connect", "publish", "subscribe", "unsubscribe", "ping", "disconnect"]
 requests = study.requests()
+if requests is None:
+    raise ValueError("No run of this study is valid, so there is nothing to compare: its gates say why.")
 first = study.records[0]
 one = requests.filter((pl.col("block") == first["block"]) & (pl.col("arm") == first["arm"])).collect()
 if one.is_empty():

@@ -34,12 +34,23 @@ pub struct Args {
     /// Leave requests planned before this out of histograms (default: what the options say)
     #[arg(long, value_name = "TIME", value_parser = crate::ui::parse_duration)]
     warmup: Option<std::time::Duration>,
-    /// All options as one JSON object (how the replayer calls it); flags override it
+    /// All options as one JSON object (how the replayer calls it; the driver then ends with its stdin); flags override it
     #[arg(long, value_name = "JSON", help_heading = "Scripting")]
     options: Option<String>,
     /// Print the record of the run as one line of JSON
     #[arg(long, help_heading = "Scripting")]
     json: bool,
+}
+
+/// Ends this process when its stdin does: what was started by a study must not outlive it and load the host that the
+/// next one measures. Nobody writes there, so the thread sleeps until then.
+fn end_with_parent() -> Result<()> {
+    let wait = || {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+        std::process::exit(1);
+    };
+    std::thread::Builder::new().name("parent".into()).spawn(wait).context("cannot start a thread")?;
+    Ok(())
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -52,6 +63,9 @@ pub fn run(args: Args) -> Result<()> {
     options.speed = args.speed.unwrap_or(options.speed);
     if let Some(warmup) = args.warmup {
         options.warmup_ns = Some(warmup.as_nanos() as u64);
+    }
+    if args.options.is_some() {
+        end_with_parent()?;
     }
     let target = Target { mqtt: args.target, meta: args.meta };
     let record = drive(&args.trace, target, &args.out, &options)?;

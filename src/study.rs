@@ -60,7 +60,7 @@ fn recording(quick: bool, loads: bool) -> &'static Recording {
 
 const QUICK: Recording = Recording { seconds: 7.0, rate_per_s: 2000.0, devices: 200 };
 const FULL: Recording = Recording { seconds: 20.0, rate_per_s: 2000.0, devices: 500 };
-const LONG: Recording = Recording { seconds: 60.0, rate_per_s: 2000.0, devices: 500 };
+const LONG: Recording = Recording { seconds: 180.0, rate_per_s: 2000.0, devices: 500 };
 
 /// Blocks of a quick study: enough for an interval, which is then honestly wide.
 const QUICK_BLOCKS: u32 = 3;
@@ -137,6 +137,8 @@ fn record(out: &Path, length: &Recording, stop: &Stop) -> Result<PathBuf> {
     let key_file = KeyFile::fresh(work.join("key"))?;
     let key = RedactionKey::from_file(&key_file.0).context("cannot use the fresh redaction key")?;
     let (mut server, stdout, addr) = serve(&work.join("data"), &steps, &key_file.0)?;
+    // Both have read it.
+    drop(key_file);
     let options = TapOptions { overwrite: true, key: Some(key), ..TapOptions::new(addr.to_string(), &wire) };
     let tap = Tap::bind(options).context("cannot record from our own broker")?;
     let (listens, done) = (tap.local_addr(), Arc::new(AtomicBool::new(false)));
@@ -232,6 +234,7 @@ fn drive(trace: &Path, target: SocketAddr, out: &Path, bar: &indicatif::Progress
             .arg(trace)
             .args(["--target", &target.to_string(), "--options", &json!({}).to_string(), "--out"])
             .arg(out)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start the clients")?,

@@ -15,7 +15,8 @@ pub fn exit(outcome: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("regauge: {}", sentence(&error));
+            // Stderr may be a log on a full disk: the exit code still tells.
+            writeln!(std::io::stderr(), "regauge: {}", sentence(&error)).ok();
             ExitCode::FAILURE
         }
     }

@@ -12,7 +12,7 @@ pub struct Watcher {
 impl Watcher {
     /// A bar at its begin.
     pub fn new() -> Watcher {
-        Watcher { bar: crate::ui::progress(Some(1000), "{bar:24} {percent:>3} %  {msg}"), told: None }
+        Watcher { bar: crate::ui::progress(Some(1000), "{bar:12} {percent:>3} %  {wide_msg}"), told: None }
     }
 
     /// Takes the bar away.

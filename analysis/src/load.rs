@@ -141,6 +141,8 @@ fn run_directories(dir: &Path) -> Result<Vec<(u32, String)>, AnalysisError> {
         found.extend(partitions(&path, "arm=")?.into_iter().map(|(arm, _)| (block, arm)));
     }
     found.sort();
+    // `block=1` beside `block=001` is one block.
+    found.dedup();
     Ok(found)
 }
 

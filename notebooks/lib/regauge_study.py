@@ -78,6 +78,8 @@ class Study:
         valid = self.runs.filter("valid")
         counts = valid.group_by("block").len().filter(pl.col("len") == len(self.names))
         self.complete = sorted(counts["block"].to_list())
+        if self.decision["blocks"]["complete"] != len(self.complete):
+            raise ValueError(f"{self.dir} has other runs than its analysis.json: run `regauge analyze {self.dir}` again")
         self.step, self.percentile = self.question["primary_step"], self.question["primary_percentile"]
         self.cut_ns = max(self.manifest["warmup_ns"], self.decision["steady"]["cut_ns"])
 

@@ -5,7 +5,8 @@
 //! block. See `METHODOLOGY.md`.
 //!
 //! A study survives its interruption: run.json is written last and atomically, so a run is there or it is not, and the
-//! same command continues at the first that is missing. The same command with more blocks adds them: their order follows
+//! same command continues with the first block that is not whole, which starts anew: its runs have to lie side by side in
+//! time. The same command with more blocks adds them: their order follows
 //! from the seed and their numbers, so they are those that a longer study would have had. A block with a run that failed
 //! a gate is followed by another whole block at the end ([`tally`]).
 //!
@@ -163,6 +164,12 @@ fn blocks(context: &Context<'_>, new: Option<&Manifest>, pace: &mut Pace<'_>) ->
     let mut tally = Tally::default();
     while context.budget.another(&tally) {
         let block = tally.judged();
+        let there =
+            context.arms.iter().map(|arm| context.store.record(block, &arm.name)).collect::<Result<Vec<_>, _>>()?;
+        if there.iter().any(Option::is_none) {
+            // Half a block from an earlier call would be compared with a half that runs hours later.
+            context.store.remove_block(block)?;
+        }
         for (position, index) in (0_u32..).zip(order(context.config.seed, block, &names)) {
             let Some(arm) = context.arms.get(index) else { continue };
             if context.store.record(block, &arm.name)?.is_some() {

@@ -157,19 +157,45 @@ fn every_arm_runs_once_per_block_in_the_seeded_order() {
 }
 
 #[test]
-fn a_study_continues_at_the_first_missing_run() {
+fn a_study_continues_with_whole_blocks() {
     let bench = Bench::new("");
     bench.run(TWO_ARMS, 2);
     let kept = bench.record(0, "a");
     fs::remove_file(run_dir(&bench.study(), 1, "b").join("run.json")).unwrap();
     fs::write(run_dir(&bench.study(), 1, "b").join("left over"), "").unwrap();
-    // If anything but the missing run ran again, it would now be invalid.
-    bench.behave("[ \"$arm\" = b ] || wrong=1");
+    // Whatever runs now is invalid: both runs of the second block, and none of the first.
+    bench.behave("wrong=1");
     let summary = bench.run(TWO_ARMS, 2);
-    assert_eq!((summary.runs_finished, summary.runs_resumed), (4, 3));
-    assert_eq!(bench.invalid(&summary), []);
+    assert_eq!((summary.runs_finished, summary.runs_resumed), (4, 2));
+    assert_eq!(summary.invalid.iter().map(|run| run.block).collect::<Vec<_>>(), [1, 1]);
     assert_eq!(serde_json::to_value(bench.record(0, "a")).unwrap(), serde_json::to_value(kept).unwrap());
     assert!(!run_dir(&bench.study(), 1, "b").join("left over").exists());
+}
+
+#[test]
+fn a_study_does_not_go_on_where_the_host_is_another() {
+    let bench = Bench::new("");
+    bench.run(TWO_ARMS, 1);
+    let path = bench.study().join("study.json");
+    let mut manifest = bench.manifest();
+    manifest.host["facts"]["kernel"] = "2.4.0".into();
+    // What was not known before cannot differ.
+    manifest.host["facts"]["cpu"]["model"] = serde_json::Value::Null;
+    fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let error = run_study(bench.config(TWO_ARMS, 2), &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("(different: the host's kernel (2.4.0 before, "), "{error}");
+}
+
+#[test]
+fn a_damaged_record_costs_its_block_and_not_the_study() {
+    let bench = Bench::new("");
+    bench.run(TWO_ARMS, 2);
+    fs::write(run_dir(&bench.study(), 1, "b").join("run.json"), "{").unwrap();
+    let error = run_study(bench.config(TWO_ARMS, 2), &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("remove the directory of its block"), "{error}");
+    fs::remove_dir_all(run_dir(&bench.study(), 1, "b").parent().unwrap()).unwrap();
+    let summary = bench.run(TWO_ARMS, 2);
+    assert_eq!((summary.runs_finished, summary.runs_resumed), (4, 2));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub enum ExperimentError {
         source: io::Error,
     },
     /// No space is left.
-    #[error("the disk is full: cannot write {}; make room and give the same command again, finished runs are kept", path.display())]
+    #[error("the disk is full: cannot write {}; make room and give the same command again, finished blocks are kept", path.display())]
     DiskFull {
         /// Which file.
         path: PathBuf,
@@ -46,6 +46,14 @@ pub enum ExperimentError {
         path: PathBuf,
         /// What differs.
         differs: String,
+    },
+    /// The record of a run is damaged.
+    #[error("{} cannot be understood ({reason}); remove the directory of its block and give the same command again", path.display())]
+    DamagedRun {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// A file of the study is damaged.
     #[error("{} cannot be understood ({reason}); choose another directory, or remove the study", path.display())]

@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+/// A run that failed with less left than this, in bytes, failed for want of space: the server's last segment and the
+/// driver's files are of this order.
+const FREE_MIN: u64 = 16 << 20;
 /// The server's stamps in a run's directory.
 pub(super) const STAMPS: &str = "stamps.parquet";
 
@@ -81,7 +84,14 @@ pub(super) fn run(
         before.steal_percent(&after, &used)
     });
     pace.tell(block, &arm.name, Phase::Check, Duration::ZERO);
+    // Before the data goes, and the space comes back. A full disk is no property of the arm: judged as one, it would
+    // spend all blocks one after the other.
+    let full = outcome.is_err() && disk::gather(&data).free_bytes.is_some_and(|free| free < FREE_MIN);
     remove_dir(&data)?;
+    if full {
+        remove_dir(&dir)?;
+        return Err(ExperimentError::DiskFull { path: data }.into());
+    }
     if matches!(outcome, Err(ChildError::Interrupted)) {
         remove_dir(&dir)?;
         return Err(Stopped::Interrupted);

@@ -14,6 +14,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// Facts of the host that a study cannot do without: two halves on unlike kernels or disks compare these.
+const SAME_HOST: [(&str, &str); 5] = [
+    ("/facts/kernel", "the host's kernel"),
+    ("/facts/cpu/model", "the host's CPU"),
+    ("/facts/clock/source", "the host's clock"),
+    ("/facts/disk/file_system", "the file system"),
+    ("/facts/disk/mount_options", "the file system's options"),
+];
 /// What may differ between two calls of the same study, or is compared by itself.
 const MAY_DIFFER: [&str; 6] = ["created", "command", "host", "blocks", "stages", "design"];
 
@@ -113,6 +121,7 @@ impl Store {
     /// becomes the manifest that stands from here on; tells whether it says more than `earlier` did.
     pub fn goes_on(&self, earlier: &Manifest, now: &mut Manifest) -> Result<bool, ExperimentError> {
         let mut differs = self.differences(earlier, now)?;
+        differs.extend(other_host(&earlier.host, &now.host));
         let asked = std::mem::replace(now, earlier.clone());
         match (&earlier.design, &asked.design) {
             (Some(before), Some(design)) => match design::goes_on(before, design) {
@@ -151,12 +160,21 @@ impl Store {
 
     /// The record of a finished run.
     pub fn record(&self, block: u32, arm: &str) -> Result<Option<RunRecord>, ExperimentError> {
-        read_json(&run_dir(&self.root, block, arm).join("run.json"))
+        let read = read_json(&run_dir(&self.root, block, arm).join("run.json"));
+        read.map_err(|error| match error {
+            ExperimentError::Damaged { path, reason } => ExperimentError::DamagedRun { path, reason },
+            other => other,
+        })
     }
 
     /// Writes run.json, which makes the run a finished one.
     pub fn write_record(&self, record: &RunRecord) -> Result<(), ExperimentError> {
         write_json(&run_dir(&self.root, record.block, &record.arm).join("run.json"), record)
+    }
+
+    /// Removes a block with all its runs; an absent one is no error.
+    pub fn remove_block(&self, block: u32) -> Result<(), ExperimentError> {
+        run_dir(&self.root, block, "").parent().map_or(Ok(()), remove_dir)
     }
 
     /// An empty directory for a run; what an unfinished one left there is removed.
@@ -176,6 +194,15 @@ pub(super) fn differing(earlier: &Value, now: &Value) -> Vec<String> {
     fields
         .filter(|(key, value)| !MAY_DIFFER.contains(&key.as_str()) && earlier.get(key.as_str()) != Some(value))
         .map(|(key, _)| if key == "regauge" { "the regauge binary".to_owned() } else { key.clone() })
+        .collect()
+}
+
+/// What of the host is known of both calls and differs, as a person calls it.
+fn other_host(earlier: &Value, now: &Value) -> Vec<String> {
+    let known = |host: &Value, at: &str| host.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    let both = SAME_HOST.iter().filter_map(|(at, name)| Some((name, known(earlier, at)?, known(now, at)?)));
+    both.filter(|(_, before, now)| before != now)
+        .map(|(name, before, now)| format!("{name} ({before} before, {now} now)"))
         .collect()
 }
 
