@@ -18,19 +18,12 @@ pub fn of_call(call: &MetaCall) -> Span {
     }
 }
 
-/// The span of an append of whole records. They are decoded only when somebody records.
+/// The span of an append of whole records. They are looked at only when somebody records.
 pub fn of_append(partition: u32, bytes: &[u8]) -> Span {
     if LevelFilter::current() < LevelFilter::INFO {
         return Span::none();
     }
-    let (mut first, mut records, mut at) = ("", 0, 0);
-    while let Ok((record, len)) = Record::decode(&bytes[at..]) {
-        if records == 0 {
-            first = record.publisher;
-        }
-        records += 1;
-        at += len;
-    }
+    let (first, records) = Record::outline(bytes);
     segment_append(first, partition, records, bytes.len())
 }
 

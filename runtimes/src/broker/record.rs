@@ -117,6 +117,21 @@ impl<'a> Record<'a> {
         Ok((record, len))
     }
 
+    /// The publisher of the first record in `bytes` and how many whole records lie there, counted by their lengths alone:
+    /// for records that this process has just encoded, where a checksum of each would cost more than recording them.
+    pub(crate) fn outline(bytes: &'a [u8]) -> (&'a str, usize) {
+        let first = Self::decode_unchecked(bytes).map_or("", |(record, _)| record.publisher);
+        let (mut rest, mut records) = (bytes, 0);
+        while let Some(head) = rest.first_chunk::<HEADER_BYTES>() {
+            let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+            match rest.get(len.max(HEADER_BYTES)..) {
+                Some(after) => (rest, records) = (after, records + 1),
+                None => break,
+            }
+        }
+        (first, records)
+    }
+
     /// As [`Self::decode`] without the checksum: for bytes that never left memory.
     pub(super) fn decode_unchecked(bytes: &'a [u8]) -> Result<(Record<'a>, usize), RecordError> {
         let torn = |need| RecordError::Torn { have: bytes.len(), need };
@@ -242,6 +257,9 @@ mod tests {
                 Scanned::TornTail { why, .. } => panic!("{why}"),
             }).collect();
             prop_assert_eq!(&whole, &records.iter().map(view).collect::<Vec<_>>());
+
+            let outline = records.first().map_or(("", 0), |first| (first.4.as_str(), records.len()));
+            prop_assert_eq!(Record::outline(&file), outline);
 
             // A file cut anywhere ends in a torn tail that begins where the last whole record ends.
             let cut = file.len().saturating_sub(cut);
