@@ -1,23 +1,45 @@
 //! Ratio against load: the primary cell of every arm at each load of a study, and where its sign flips.
 //!
-//! Each further load is a study of its own in a directory below. A flip is claimed only between two loads whose intervals
-//! exclude 1 on opposite sides; its place is interpolated on the log of the ratio, and is no estimate with an interval.
+//! Each further load is a study of its own in a directory below, and passes the same procedure: warm-up and steady state,
+//! A/A gate, complete blocks, episodes, cross-check. A sign is told only of a cell that all of it lets stand, and with a
+//! p-value adjusted by Holm over all alternatives and loads. A flip is claimed only between two loads with opposite signs;
+//! its place is interpolated on the log of the ratio, and is no estimate with an interval.
 
 use super::primary::Primary;
-use super::words;
-use crate::decision::{Estimate, LoadCell, LoadCurves, LoadRow, PrimaryCell};
+use super::verdict::BLOCKS_MIN;
+use super::{Frame, control, secondary, words};
+use crate::analysis::Comparison;
+use crate::comparisons::compare_arm;
+use crate::decision::{Control, Estimate, LoadCell, LoadCurves, LoadRow, PrimaryCell, SteadyState, Tier};
 use crate::error::AnalysisError;
-use crate::evidence::{complete_blocks, gather};
+use crate::evidence::{ArmEvidence, common_blocks};
 use crate::load::Study;
+use crate::multiplicity::holm;
 use regauge_traces::study::{LoadPoint, Loads, STUDY_VERSION};
 use std::fs;
 use std::path::Path;
 
+/// A sign is told at this p-value or below, after Holm.
+const P_SIGN_MOST: f64 = 0.05;
+
+/// What the primary load's own gates said, which are judged elsewhere.
+pub struct Own<'a> {
+    /// Its A/A gate.
+    pub control: Option<&'a Control>,
+    /// Its steady state.
+    pub steady: &'a SteadyState,
+}
+
 /// The curves; `None` for a study of one load.
 ///
 /// # Errors
-/// loads.json or a nested study that is there and cannot be read.
-pub fn curves(study: &Study, primary: &Primary<'_>) -> Result<Option<LoadCurves>, AnalysisError> {
+/// loads.json or a nested study that is there and cannot be read, or that is of other arms or another workload.
+pub fn curves(
+    study: &Study,
+    frame: &Frame<'_>,
+    primary: &Primary<'_>,
+    own: Own<'_>,
+) -> Result<Option<LoadCurves>, AnalysisError> {
     let path = study.dir.join("loads.json");
     // A study in memory has no directory.
     if study.dir.as_os_str().is_empty() || !path.is_file() {
@@ -27,16 +49,34 @@ pub fn curves(study: &Study, primary: &Primary<'_>) -> Result<Option<LoadCurves>
     let mut rows = Vec::new();
     for point in &loads.loads {
         rows.push(match point.dir.as_str() {
-            "." => row(point, primary),
+            "." => row(point, primary, stands(frame, primary, own.control, own.steady)),
             _ => nested(study, point, primary)?,
         });
     }
     rows.sort_by(|a, b| a.share.total_cmp(&b.share));
+    adjust(frame, &mut rows);
     let knees = loads.knees.into_iter().map(|knee| (knee.arm, knee.kept_per_s, knee.missed_per_s, knee.limited_by));
     let knees = knees.collect();
-    let arms: Vec<usize> = primary.compared();
-    let flips = arms.iter().map(|&arm| flip(primary.name(arm), primary.name(0), &rows)).collect();
+    let alternatives = primary.compared().into_iter().map(|arm| primary.name(arm));
+    let alternatives = alternatives.filter(|arm| frame.roles.is_alternative(arm));
+    let flips = alternatives.map(|arm| flip(arm, primary.name(0), &rows)).collect();
     Ok(Some(LoadCurves { knees, loads: rows, flips }))
+}
+
+/// Adjusts the p-values of all alternatives at all loads together. A cell that decides nothing was asked all the same.
+fn adjust(frame: &Frame<'_>, rows: &mut [LoadRow]) {
+    let cells = rows.iter_mut().flat_map(|row| &mut row.cells);
+    let mut cells: Vec<&mut LoadCell> = cells.filter(|cell| frame.roles.is_alternative(&cell.arm)).collect();
+    let p = holm(&cells.iter().map(|cell| cell.p.filter(|_| cell.decided)).collect::<Vec<_>>());
+    cells.iter_mut().zip(p).for_each(|(cell, p)| cell.p_holm = p);
+}
+
+/// Whether anything may be told at a load, whatever the arm.
+fn stands(frame: &Frame<'_>, primary: &Primary<'_>, control: Option<&Control>, steady: &SteadyState) -> bool {
+    let blocks = primary.blocks() as u64;
+    let is_whole = blocks >= BLOCKS_MIN.max(frame.wanted) && frame.registered && !frame.peeked;
+    let is_steady = steady.untested.is_none() && steady.not_reached.is_empty();
+    is_whole && frame.other_question.is_empty() && is_steady && control.is_some_and(|control| control.trusted)
 }
 
 fn read(path: &Path) -> Result<Loads, AnalysisError> {
@@ -58,6 +98,9 @@ fn nested(study: &Study, point: &LoadPoint, primary: &Primary<'_>) -> Result<Loa
             percentile_ns: None,
             ratio: None,
             why_none: Some(why.to_owned()),
+            p: None,
+            p_holm: None,
+            decided: false,
         };
         let arms = std::iter::once(0).chain(primary.compared());
         LoadRow {
@@ -79,28 +122,69 @@ fn nested(study: &Study, point: &LoadPoint, primary: &Primary<'_>) -> Result<Loa
         Err(AnalysisError::NoRuns { .. }) => return Ok(empty("this load was not run")),
         Err(error) => return Err(error),
     };
+    same_experiment(study, &below)?;
     if !below.runs.iter().any(|run| run.valid) {
         return Ok(empty("no run of this load is valid"));
     }
-    let evidence = gather(&below, &below)?;
-    let blocks = complete_blocks(&below);
-    Ok(row(point, &Primary::new(&below, primary.design, &evidence, &blocks, Vec::new())))
+    let (evidence, steady) = crate::settle(&below, &below)?;
+    let frame = Frame::of(&below, &evidence);
+    let here = Primary::new(&below, primary.design, &evidence, &frame.complete, Vec::new());
+    let control = frame.roles.control.map(|arm| control::judge(&here, arm, smallest_p(&below, &frame, &evidence, arm)));
+    Ok(row(point, &here, stands(&frame, &here, control.as_ref(), &steady)))
 }
 
-fn row(point: &LoadPoint, primary: &Primary<'_>) -> LoadRow {
+/// A load differs in its rate and in nothing else.
+fn same_experiment(study: &Study, below: &Study) -> Result<(), AnalysisError> {
+    let (one, other) = (&study.manifest, &below.manifest);
+    let differs = [
+        ("base arm", one.base != other.base),
+        ("arms", one.arms != other.arms),
+        ("workload", one.workload_hash != other.workload_hash),
+    ];
+    let differs: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+    if differs.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("it is no load of the study above it, since its {} differ", words::list(&differs));
+    Err(AnalysisError::BadManifest { path: below.dir.join("study.json"), reason })
+}
+
+/// The smallest adjusted p-value over all cells of the control at a load.
+fn smallest_p(study: &Study, frame: &Frame<'_>, evidence: &[ArmEvidence], arm: usize) -> Option<f64> {
+    let (control, base) = (evidence.get(arm)?, evidence.first()?);
+    let blocks = common_blocks(study, &control.name, &base.name);
+    let mut cells: Vec<Comparison> = compare_arm(&blocks, control, base);
+    let family = secondary::Family {
+        evidence,
+        blocks: &frame.complete,
+        primary: None,
+        control: Some(&control.name),
+        seed: study.manifest.seed,
+    };
+    secondary::adjust(&family, &mut cells)
+}
+
+/// A row; `stands` says whether the load as a whole may tell anything.
+fn row(point: &LoadPoint, primary: &Primary<'_>, stands: bool) -> LoadRow {
     let base = LoadCell {
         arm: primary.name(0).to_owned(),
         percentile_ns: primary.quantile(0).filter(|_| primary.refusal(0, 0).is_none()),
         ratio: None,
         why_none: primary.refusal(0, 0).map(|refusal| format!("refused: it takes {}", refusal.need())),
+        p: None,
+        p_holm: None,
+        decided: false,
     };
     let of = |arm: usize| {
-        let PrimaryCell { arm: name, ratio, why, .. } = primary.cell(arm, 0);
+        let PrimaryCell { arm: name, ratio, why, p, tier, low_confidence, .. } = primary.cell(arm, 0);
         LoadCell {
             arm: name,
             percentile_ns: primary.quantile(arm).filter(|_| primary.refusal(arm, arm).is_none()),
             why_none: ratio.is_none().then_some(why),
             ratio,
+            p,
+            p_holm: None,
+            decided: stands && !low_confidence && !matches!(tier, Tier::RunHeterogeneous | Tier::Refused),
         }
     };
     LoadRow {
@@ -114,20 +198,14 @@ fn row(point: &LoadPoint, primary: &Primary<'_>) -> LoadRow {
 
 /// Where an arm's ratio crosses 1, in one sentence; or that it does not, or cannot be told.
 fn flip(arm: &str, base: &str, rows: &[LoadRow]) -> String {
-    let ratio = |row: &LoadRow| row.cells.iter().find(|cell| cell.arm == arm).and_then(|cell| cell.ratio);
+    let cell = |row: &LoadRow| row.cells.iter().find(|cell| cell.arm == arm).cloned();
+    let sign_at = |row: &LoadRow| cell(row).map_or(0, |cell| sign(&cell));
     let signed: Vec<(f64, Estimate, i32)> = rows
         .iter()
-        .filter_map(|row| {
-            let ratio = ratio(row)?;
-            Some((row.share, ratio, sign(&ratio)))
-        })
-        .filter(|(_, _, sign)| *sign != 0)
+        .filter(|row| sign_at(row) != 0)
+        .filter_map(|row| Some((row.share, cell(row)?.ratio?, sign_at(row))))
         .collect();
-    let open: Vec<String> = rows
-        .iter()
-        .filter(|row| ratio(row).is_none_or(|ratio| sign(&ratio) == 0))
-        .map(|row| percent(row.share))
-        .collect();
+    let open: Vec<String> = rows.iter().filter(|row| sign_at(row) == 0).map(|row| percent(row.share)).collect();
     let open = match open.is_empty() {
         true => String::new(),
         false => {
@@ -139,7 +217,7 @@ fn flip(arm: &str, base: &str, rows: &[LoadRow]) -> String {
     let word = |sign: i32| if sign < 0 { "lower" } else { "higher" };
     match (signed.first(), flips.is_empty()) {
         (None, _) => {
-            format!("{arm}: at no load does the interval of the ratio to {base} exclude 1, so no sign can be told.")
+            format!("{arm}: at no load is the ratio to {base} shown to differ from 1, so no sign can be told.")
         }
         (Some((share, _, sign)), true) if signed.len() == 1 => {
             format!("{arm} is {} than {base} at {} of the knee{open}.", word(*sign), percent(*share))
@@ -166,10 +244,12 @@ fn crossing(pair: &[(f64, Estimate, i32)]) -> Option<String> {
     Some(format!("flips near {} of the knee (between {} and {})", percent(share), percent(*from), percent(*to)))
 }
 
-fn sign(ratio: &Estimate) -> i32 {
-    match (ratio.low, ratio.high) {
-        (_, Some(high)) if high < 1.0 => -1,
-        (Some(low), _) if low > 1.0 => 1,
+/// −1 or 1 where the cell is shown to lie below or above 1, else 0.
+fn sign(cell: &LoadCell) -> i32 {
+    let is_shown = cell.decided && cell.p_holm.is_some_and(|p| p <= P_SIGN_MOST);
+    match cell.ratio.filter(|_| is_shown) {
+        Some(ratio) if ratio.value < 1.0 => -1,
+        Some(ratio) if ratio.value > 1.0 => 1,
         _ => 0,
     }
 }
@@ -182,8 +262,9 @@ fn percent(share: f64) -> String {
 mod tests {
     use super::*;
 
-    fn rows(cells: &[(f64, f64, f64, f64)]) -> Vec<LoadRow> {
-        let row = |&(share, value, low, high): &(f64, f64, f64, f64)| LoadRow {
+    /// (share, ratio, adjusted p-value, whether the cell decides anything).
+    fn rows(cells: &[(f64, f64, f64, bool)]) -> Vec<LoadRow> {
+        let row = |&(share, value, p, decided): &(f64, f64, f64, bool)| LoadRow {
             share,
             offered_per_s: 1.0,
             blocks: 10,
@@ -191,8 +272,11 @@ mod tests {
             cells: vec![LoadCell {
                 arm: "b".into(),
                 percentile_ns: None,
-                ratio: Some(Estimate { value, low: Some(low), high: Some(high) }),
+                ratio: Some(Estimate { value, low: None, high: None }),
                 why_none: None,
+                p: Some(p),
+                p_holm: Some(p),
+                decided,
             }],
         };
         cells.iter().map(row).collect()
@@ -201,16 +285,20 @@ mod tests {
     #[test]
     fn a_flip_takes_two_decided_loads() {
         // ln 1/2 at 25 % and ln 2 at 75 %: 0 in the middle, whatever the undecided load between them says.
-        let text = flip("b", "a", &rows(&[(0.25, 0.5, 0.4, 0.6), (0.5, 1.5, 0.9, 2.5), (0.75, 2.0, 1.5, 2.5)]));
-        assert_eq!(
-            text,
-            "b begins lower than a and flips near 50 % of the knee (between 25 % and 75 %); at 50 % the sign cannot be told."
-        );
-        let text = flip("b", "a", &rows(&[(0.25, 0.5, 0.4, 0.6), (0.5, 1.5, 0.9, 2.5)]));
+        let (low, high) = ((0.25, 0.5, 0.01, true), (0.75, 2.0, 0.01, true));
+        for between in [(0.5, 1.5, 0.2, true), (0.5, 0.4, 0.001, false)] {
+            let text = flip("b", "a", &rows(&[low, between, high]));
+            assert_eq!(
+                text,
+                "b begins lower than a and flips near 50 % of the knee (between 25 % and 75 %); at 50 % the sign cannot be \
+                 told."
+            );
+        }
+        let text = flip("b", "a", &rows(&[low, (0.5, 1.5, 0.2, true)]));
         assert_eq!(text, "b is lower than a at 25 % of the knee; at 50 % the sign cannot be told.");
-        let text = flip("b", "a", &rows(&[(0.25, 0.5, 0.4, 0.6), (0.5, 0.7, 0.6, 0.8)]));
+        let text = flip("b", "a", &rows(&[low, (0.5, 0.7, 0.05, true)]));
         assert_eq!(text, "b is lower than a at 25 % and 50 % of the knee.");
-        let text = flip("b", "a", &rows(&[(0.5, 1.5, 0.9, 2.5)]));
+        let text = flip("b", "a", &rows(&[(0.5, 1.5, 0.051, true), (0.75, 0.3, 0.0, false)]));
         assert!(text.ends_with("so no sign can be told."), "{text}");
     }
 }

@@ -235,6 +235,7 @@ fn write_run(dir: &Path, spec: &Spec, block: u32, position: u32, arm: &ArmSpec) 
         arm: arm.name.into(),
         position,
         started: "2026-11-23T10:00:00Z".into(),
+        question: None,
         valid,
         why_invalid: if valid { vec![] } else { vec!["driver lag p99 1.84 ms exceeds 1.00 ms".into()] },
         gates: vec![

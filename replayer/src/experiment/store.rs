@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// What may differ between two calls of the same study, or is compared by itself.
-const MAY_DIFFER: [&str; 6] = ["created", "command", "host", "blocks", "stages", "design"];
+const MAY_DIFFER: [&str; 7] = ["created", "command", "host", "blocks", "stages", "design", "speed"];
 
 /// An open and locked study directory.
 pub(super) struct Store {
