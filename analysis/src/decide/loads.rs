@@ -145,7 +145,8 @@ fn same_experiment(study: &Study, below: &Study) -> Result<(), AnalysisError> {
     if differs.is_empty() {
         return Ok(());
     }
-    let reason = format!("it is no load of the study above it, since its {} differ", words::list(&differs));
+    let verb = if matches!(differs[..], ["arms"] | [_, _, ..]) { "differ" } else { "differs" };
+    let reason = format!("it is no load of the study above it, since its {} {verb}", words::list(&differs));
     Err(AnalysisError::BadManifest { path: below.dir.join("study.json"), reason })
 }
 

@@ -8,7 +8,8 @@
 //! in 0.4 % of runs, so that among 60 runs one study in five would be refused for nothing, and the median study would lose
 //! 45 % of its samples. So the cut is walked back from MSER's minimum, two seconds at a time, while these two seconds lie
 //! within 5 % (or within three standard errors) of the level after the minimum. A run has no steady state when its minimum
-//! lies at its middle and cannot be walked back into its first quarter: a slow drift can be walked back a little, too.
+//! lies at its middle and cannot be walked back, or not into its first quarter and what follows still moves: a slow drift
+//! can be walked back a little, too.
 
 pub mod mser;
 pub mod step;
@@ -25,7 +26,7 @@ use crate::source::Source;
 pub const WINDOW_NS: u64 = 500_000_000;
 /// Fewer windows than this are too short a run for the test for a step.
 const WINDOWS_MIN: usize = 20;
-/// Where MSER's minimum lies at the middle of a run, its level must hold from within the first quarter on.
+/// Where MSER's minimum lies at the middle of a run, a level that holds from within the first quarter on is one.
 const SETTLED_BY: usize = 4;
 
 /// A run's level over time.
@@ -103,8 +104,7 @@ pub fn judge(levels: &[Level], planned_ns: u64, seed: u64) -> SteadyState {
         let z = level.values();
         let (minimum, at_last) = mser::truncation(&z);
         let d = walk_back(&z, minimum);
-        // A level that was reached no earlier than this may as well be on its way.
-        if at_last && d > z.len() / SETTLED_BY {
+        if at_last && !is_settled(&z, d, minimum, level.seed(seed)) {
             steady.not_reached.push(level.name());
         } else {
             largest = largest.max(level.windows.get(d).map_or(0, |(start, _)| *start));
@@ -138,6 +138,16 @@ fn walk_back(z: &[f64], mut d: usize) -> usize {
         d = from;
     }
     d
+}
+
+/// Whether a run has a level although MSER's minimum lies at its middle: from its first quarter on, or later if nothing
+/// moves any more, however little.
+fn is_settled(z: &[f64], d: usize, minimum: usize, seed: u64) -> bool {
+    let is_still = || {
+        let shift = z.get(d..).and_then(|after| step::largest(after, seed));
+        shift.is_some_and(|shift| shift.p > step::P_MOST)
+    };
+    d <= z.len() / SETTLED_BY || d < minimum && is_still()
 }
 
 /// A step of a run's level after the cut, if it is flagged.

@@ -182,7 +182,8 @@ pub fn write_study(dir: &Path, spec: &Spec) {
         settings: arm.settings.clone(),
     });
     // As JSON, so that a manifest of before a field was added is read too.
-    let stages = spec.stages.iter().map(|&(blocks, sized)| Stage { created: String::new(), blocks, sized });
+    let stages =
+        spec.stages.iter().map(|&(blocks, sized)| Stage { created: "2026-11-23T12:00:00Z".into(), blocks, sized });
     let manifest = json!({
         "design": spec.design,
         "stages": stages.collect::<Vec<_>>(),
