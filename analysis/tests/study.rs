@@ -241,9 +241,9 @@ fn decision_of(spec: &Spec) -> Value {
 
 #[test]
 fn a_verdict_from_files() {
-    // Larger than elsewhere: secondary cells pay for all that were looked at, and ten blocks have few orders.
+    // The median differs too: half of all relabelings pool a tail from both arms, so that tails have little power there.
     let mut spec = planted();
-    spec.arms[3] = stalling("compio", "compio", 1.8e6);
+    spec.arms[3].median_ns = 110e3;
     let json = decision_of(&spec);
     assert_eq!(json["verdict"], "MIGRATE", "{:#}", json["decision"]["why"]);
     assert_eq!(json["verdict_why"], json["decision"]["why"]);
@@ -267,7 +267,7 @@ fn a_verdict_from_files() {
             rows.iter().find(|row| row["arm"] == arm && row["step"] == "publish" && row["percentile"] == percentile);
         row.unwrap()["p_adjusted"].as_f64().unwrap()
     };
-    assert!(p("compio", "p99") <= 0.05 && p("again", "p50") > 0.05, "{} {}", p("compio", "p99"), p("again", "p50"));
+    assert!(p("compio", "p50") <= 0.05 && p("again", "p50") > 0.05, "{} {}", p("compio", "p50"), p("again", "p50"));
 }
 
 #[test]

@@ -217,17 +217,22 @@ fn no_steady_state() {
 
 #[test]
 fn a_long_warm_up_is_cut_for_all() {
-    let mut warm = experiment(1, 10, &migration());
-    let mut slow = |block: &mut Vec<SimulatedRequest>| {
-        for (planned, latency) in block {
-            *latency = (*latency as f64 * (1.0 + 3.0 * (-(*planned as f64) / 2e9).exp())) as u64;
-        }
-    };
-    warm.arms.iter_mut().flat_map(|arm| &mut arm.blocks).for_each(&mut slow);
-    let decision = decide(&warm);
-    assert!((3_000_000_000..=12_000_000_000).contains(&decision.steady.cut_ns), "{:?}", decision.steady);
-    assert_eq!(Some(decision.steady.cut_ns), decision.steady.mser_ns);
-    assert_eq!(decision.verdict, "MIGRATE", "{:#?}", decision.why);
+    let mut verdicts = Vec::new();
+    for seed in 1..=5 {
+        let mut warm = experiment(seed, 10, &migration());
+        let mut slow = |block: &mut Vec<SimulatedRequest>| {
+            for (planned, latency) in block {
+                *latency = (*latency as f64 * (1.0 + 3.0 * (-(*planned as f64) / 2e9).exp())) as u64;
+            }
+        };
+        warm.arms.iter_mut().flat_map(|arm| &mut arm.blocks).for_each(&mut slow);
+        let decision = decide(&warm);
+        assert!((3_000_000_000..=12_000_000_000).contains(&decision.steady.cut_ns), "{seed}: {:?}", decision.steady);
+        assert_eq!(Some(decision.steady.cut_ns), decision.steady.mser_ns);
+        verdicts.push(decision.verdict);
+    }
+    // A against A differs beyond chance in one study of twenty, whatever the warm-up.
+    assert!(verdicts.iter().filter(|verdict| **verdict == "MIGRATE").count() >= 4, "{verdicts:?}");
 }
 
 #[test]
