@@ -7,8 +7,8 @@ use regauge_replayer::experiment::LoadsAsked;
 use regauge_traces::study::{Design, Manifest};
 use std::path::Path;
 
-/// Fewest blocks of a first stage from which a variance follows.
-const FIRST_STAGE_MIN: u32 = 2;
+/// Fewest blocks of a first stage: the intervals of the whole study keep its spread, and of fewer blocks it is too rough.
+const FIRST_STAGE_MIN: u32 = 10;
 
 /// What is fixed before the first run. Another value with the same --out is refused.
 #[derive(clap::Args)]
@@ -75,7 +75,10 @@ impl Planned {
             bail!("--quick ends within three minutes, which neither --until nor --load can; leave one of them out");
         }
         if self.until.is_some() && blocks < FIRST_STAGE_MIN {
-            bail!("--until sizes a study by how much its blocks differ, which takes {FIRST_STAGE_MIN} or more of them");
+            bail!(
+                "--until sizes a study by how much the blocks of its first stage differ, which takes {FIRST_STAGE_MIN} or \
+                 more of them; --blocks {blocks} is too few"
+            );
         }
         let earlier = registered(out);
         let before = |budget: fn(&Design) -> u32| earlier.as_ref().map_or(0, budget);
@@ -138,9 +141,9 @@ mod tests {
         assert_eq!((plain.worth_ratio, plain.slo_ms, plain.floor_ms), (0.7, 5.0, 0.5));
         assert_eq!((plain.reruns_max, plain.blocks_max, plain.until, plain.load), (10, 100, None, None));
         assert_eq!(plain.control.as_deref(), Some("a-again"));
-        let flags = ["--worth", "0.5", "--blocks", "4", "--until", "25%", "--control", "false", "--load", "0.5,0.9"];
+        let flags = ["--worth", "0.5", "--blocks", "12", "--until", "25%", "--control", "false", "--load", "0.5,0.9"];
         let asked = design(&flags, false).unwrap();
-        assert_eq!((asked.worth_ratio, asked.reruns_max, asked.until, asked.load), (0.5, 4, Some(0.25), Some(0.5)));
+        assert_eq!((asked.worth_ratio, asked.reruns_max, asked.until, asked.load), (0.5, 12, Some(0.25), Some(0.5)));
         assert_eq!(asked.control, None);
         assert_eq!(design(&["--blocks", "3"], true).unwrap().reruns_max, 0);
     }
@@ -149,7 +152,8 @@ mod tests {
     fn what_cannot_be_meant_is_refused() {
         let said = |args: &[&str], quick| design(args, quick).unwrap_err().to_string();
         assert!(said(&["--until", "20%"], true).contains("three minutes"));
-        assert!(said(&["--until", "20%", "--blocks", "1"], false).contains("2 or more"));
+        assert!(said(&["--until", "20%", "--blocks", "9"], false).contains("takes 10 or more of them"));
+        assert!(design(&["--until", "20%", "--blocks", "10"], false).is_ok());
         assert!(said(&["--worth", "1.2"], false).contains("a bar of 1.2"));
         assert!(said(&["--load", "0.5,2"], false).contains("no share of the knee"));
         for args in [&["--until", "often"][..], &["--primary", "p99"], &["--floor", "5"], &["--primary-load", "0.5"]] {

@@ -5,8 +5,7 @@
 use crate::design::Planned;
 use crate::replay::{Experiment, Opened};
 use crate::watch::Watcher;
-use anyhow::Result;
-use regauge_analysis::Evaluation;
+use anyhow::{Result, anyhow};
 use regauge_analysis::decision::Sizing;
 use regauge_replayer::arms::Arms;
 use regauge_replayer::experiment::{
@@ -162,6 +161,10 @@ fn staged(config: &StudyConfig, progress: &mut dyn Progress) -> Result<StudySumm
     let (Some(until), false, false) = (until, summary.interrupted, summary.sized) else {
         return Ok(summary);
     };
+    if let Some(why) = too_short(&summary) {
+        progress.note(&why);
+        return Ok(summary);
+    }
     let sizing = match size(&config.out) {
         Ok(sizing) => sizing,
         Err(why) => {
@@ -180,10 +183,24 @@ fn staged(config: &StudyConfig, progress: &mut dyn Progress) -> Result<StudySumm
     Ok(run_study(StudyConfig { sized: Some(second), ..config.clone() }, progress)?)
 }
 
+/// Why the first stage cannot be sized by yet, if so: a size from fewer blocks than were fixed beforehand would rest on
+/// another spread than the intervals do.
+fn too_short(summary: &StudySummary) -> Option<String> {
+    let (complete, wanted) = (summary.blocks_complete, summary.blocks_wanted);
+    (complete < wanted).then(|| {
+        format!(
+            "the first stage has {complete} of its {wanted} complete blocks, so it does not tell how many more it takes; a \
+             larger --reruns with the same command completes it"
+        )
+    })
+}
+
 /// What the first stage says about the size of the study.
 fn size(study: &Path) -> Result<Sizing> {
-    let decision = Evaluation::of(study)?.analysis.decision;
-    decision.sizing.ok_or_else(|| anyhow::anyhow!("the first stage has too little to compare"))
+    match regauge_analysis::size(study)? {
+        Ok(sizing) => sizing.ok_or_else(|| anyhow!("no precision was asked for")),
+        Err(why) => Err(anyhow!(why.trim_end_matches('.').to_owned())),
+    }
 }
 
 /// How many blocks, why, and how long that is at the pace so far.
@@ -195,10 +212,11 @@ fn sized_words(sizing: &Sizing, summary: &StudySummary, max: u32) -> String {
     let seconds = summary.block_s.unwrap_or(0.0) * cost * more as f64;
     let long = crate::ui::duration((seconds * 1e9) as u64);
     let takes = format!(
-        "± {} % takes {} complete blocks, since {}'s log-ratio varies by {:.2} between the first {}",
+        "± {} % takes {} complete blocks, since the log-ratio of {} to {} varies by {:.2} between the first {}",
         sizing.wanted * 100.0,
         sizing.blocks,
         sizing.arm,
+        sizing.against,
         sizing.sd,
         sizing.first_stage
     );
@@ -244,7 +262,15 @@ mod tests {
     }
 
     fn sizing(blocks: u64, beyond_max: bool) -> Sizing {
-        Sizing { first_stage: 10, sd: 0.3, arm: "compio".into(), wanted: 0.2, blocks, beyond_max }
+        Sizing {
+            first_stage: 10,
+            sd: 0.3,
+            arm: "compio".into(),
+            against: "base".into(),
+            wanted: 0.2,
+            blocks,
+            beyond_max,
+        }
     }
 
     #[test]
@@ -253,12 +279,22 @@ mod tests {
         let words = sized_words(&sizing(30, false), &summary(), 100);
         assert_eq!(
             words,
-            "± 20 % takes 30 complete blocks, since compio's log-ratio varies by 0.30 between the first 10: 20 more, \
-             about 30.0 min"
+            "± 20 % takes 30 complete blocks, since the log-ratio of compio to base varies by 0.30 between the first 10: 20 \
+             more, about 30.0 min"
         );
         assert!(sized_words(&sizing(10, false), &summary(), 100).ends_with("they are there"));
         let beyond = sized_words(&sizing(300, true), &summary(), 100);
         assert!(beyond.starts_with("INCONCLUSIVE up front") && beyond.contains("--max-blocks allows 100"), "{beyond}");
+    }
+
+    #[test]
+    fn an_unfinished_first_stage_sizes_nothing() {
+        assert_eq!(too_short(&summary()), None);
+        let why = too_short(&StudySummary { blocks_complete: 7, ..summary() }).unwrap();
+        assert!(
+            why.starts_with("the first stage has 7 of its 10 complete blocks") && why.contains("--reruns"),
+            "{why}"
+        );
     }
 
     #[test]

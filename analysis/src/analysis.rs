@@ -130,7 +130,8 @@ pub struct Comparison {
     pub delta_ms_high: Option<f64>,
     /// Why there is no ratio or no interval.
     pub why_none: Option<String>,
-    /// Either arm has too few independent episodes: the smaller number of them, the larger need.
+    /// Either arm has too few independent episodes, or the driver's own lateness: of two refused arms the one that the
+    /// driver owns, else the one that needs more samples.
     pub refused: Option<Refusal>,
     /// Shown from fewer than 50 episodes.
     pub low_confidence: bool,

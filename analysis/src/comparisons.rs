@@ -6,6 +6,7 @@
 use crate::analysis::Comparison;
 use crate::compare::{Contrast, contrast_in};
 use crate::counts::{PERCENTILES, Percentile};
+use crate::episodes::Confidence;
 use crate::evidence::ArmEvidence;
 use crate::grid::Grid;
 use crate::samples::Metric;
@@ -62,14 +63,16 @@ fn compare_cell(
         return row;
     };
     row.largest_block_share = Some(of_a.largest_block_share.max(of_b.largest_block_share));
-    let weaker = if of_a.episodes <= of_b.episodes { of_a } else { of_b };
-    row.refused = Refusal::of(&weaker, percentile.ppm);
-    if let Some(refusal) = &mut row.refused {
-        refusal.needed = of_a.samples_needed(percentile.ppm).max(of_b.samples_needed(percentile.ppm));
-        row.why_none = Some("too few independent episodes".to_owned());
+    row.refused = Refusal::of_any([of_a, of_b].iter(), percentile.ppm);
+    if let Some(refusal) = &row.refused {
+        let why = match refusal.driver_owned {
+            true => "the driver's own lateness may own it",
+            false => "too few independent episodes",
+        };
+        row.why_none = Some(why.to_owned());
         return row;
     }
-    row.low_confidence = weaker.confidence() == crate::episodes::Confidence::Low;
+    row.low_confidence = [of_a, of_b].iter().any(|support| support.confidence() == Confidence::Low);
     match contrast_in(grid, 0, 1, percentile.ppm) {
         Some(contrast) => fill(&mut row, &contrast),
         None => {

@@ -139,7 +139,7 @@ pub struct PrimaryCell {
     pub p: Option<f64>,
     /// After Holm.
     pub p_holm: Option<f64>,
-    /// One-sided p-value of "the ratio is the bar or more".
+    /// One-sided p-value of "the ratio is the bar or more, or the gain lies within the floor": the larger of the two's.
     pub p_bar: Option<f64>,
     /// Of an arm that may win: the largest such p-value over everything that it must beat, after Holm over all that may
     /// win. A verdict for it takes 0.025 or less.
@@ -182,10 +182,13 @@ pub struct Control {
 pub struct Sizing {
     /// Blocks of the first stage.
     pub first_stage: u64,
-    /// Standard deviation s = se·√R of the log-ratio in the first stage, the largest over the compared arms.
+    /// Standard deviation s = se·√R of the log-ratio in the first stage, the largest over all pairs of arms that a verdict
+    /// may rest on, the control's included.
     pub sd: f64,
     /// The arm with that deviation.
     pub arm: String,
+    /// What it was compared with.
+    pub against: String,
     /// Wanted relative half-width.
     pub wanted: f64,
     /// Complete blocks that it takes.
@@ -209,7 +212,8 @@ pub struct Attribution {
     pub lanes_ns: Vec<(String, f64)>,
     /// The share of woken→polled in the gap; `None` where the gap is too small to be divided.
     pub runtime_share: Option<f64>,
-    /// One sentence: the runtime is not the cause (share under 20 %), may be, or cannot be told.
+    /// What it shows, in words: the runtime is not the cause (share under 20 %, even with all that is unattributed), may
+    /// be, or cannot be told; and how many of the slowest requests have no stamps, where they are many.
     pub finding: String,
 }
 
@@ -224,6 +228,13 @@ pub struct LoadCell {
     pub ratio: Option<Estimate>,
     /// Why there is none.
     pub why_none: Option<String>,
+    /// Two-sided p-value of "no difference", and after Holm over all alternatives and loads: a sign is told from 0.05 on.
+    pub p: Option<f64>,
+    /// After Holm; `None` where the cell decides nothing.
+    pub p_holm: Option<f64>,
+    /// Whether what a verdict takes was there at this load: ten blocks and all that were asked for, enough episodes, runs
+    /// alike, a steady state, an instrument that is trusted.
+    pub decided: bool,
 }
 
 /// All arms at one load.
@@ -283,6 +294,8 @@ pub struct Decision {
     pub trade_offs: Vec<String>,
     /// `MIGRATE`, `FIX IN PLACE`, `STAY` or `INSUFFICIENT EVIDENCE`.
     pub verdict: &'static str,
+    /// The arm that the verdict names: of another runtime for MIGRATE, of today's for FIX IN PLACE; else none.
+    pub chosen: Option<String>,
     /// The verdict in one sentence, with its numbers.
     pub headline: String,
     /// What it rests on or lacks, one sentence each, the weightiest first.

@@ -51,7 +51,7 @@ pub mod windows;
 pub use analysis::Analysis;
 pub use error::AnalysisError;
 
-use decide::primary::Primary;
+use decide::{Frame, primary::Primary};
 use decision::{Sizing, SteadyState};
 use evidence::ArmEvidence;
 use lanes::StudyLanes;
@@ -130,9 +130,9 @@ pub(crate) fn settle(study: &Study, source: &dyn Source) -> Result<(Vec<ArmEvide
 pub fn size(dir: &Path) -> Result<Result<Option<Sizing>, String>, AnalysisError> {
     let study = Study::open(dir)?;
     let (evidence, _) = settle(&study, &study)?;
-    let blocks = evidence::complete_blocks(&study);
-    let design = study.manifest.design.clone().unwrap_or_default();
-    Ok(decide::sizing::size(&Primary::new(&study, &design, &evidence, &blocks, Vec::new())))
+    let frame = Frame::of(&study, &evidence);
+    let primary = Primary::new(&study, &frame.design, &evidence, &frame.complete, Vec::new());
+    Ok(decide::sizing::size(&primary, &frame.pairs(&primary)))
 }
 
 /// Analyses a study and writes analysis.json and tables/.

@@ -147,6 +147,7 @@ impl Experiment {
             requests: base.blocks.iter().map(|block| block.len() as u64).max().unwrap_or(0),
             duration_ns: self.duration_ns,
             warmup_ns: self.warmup_ns,
+            speed: 1.0,
             layout: LayoutRecord {
                 name: String::new(),
                 driver_cpus: Vec::new(),
@@ -162,6 +163,7 @@ impl Experiment {
             arm: arm.name.clone(),
             position: u32::try_from(position).unwrap_or(u32::MAX),
             started: String::new(),
+            question: None,
             valid: true,
             why_invalid: Vec::new(),
             gates: Vec::new(),

@@ -39,6 +39,12 @@ impl Refusal {
         })
     }
 
+    /// The weightiest refusal of several arms, if any is refused: the driver's own lateness before too few episodes, since
+    /// more samples do not mend it; then the larger need.
+    pub fn of_any<'a>(supports: impl Iterator<Item = &'a Support>, ppm: u64) -> Option<Self> {
+        supports.filter_map(|support| Refusal::of(support, ppm)).max_by_key(|found| (found.driver_owned, found.needed))
+    }
+
     /// What it would take, in words: `about 188 thousand samples`.
     pub fn need(&self) -> String {
         if self.driver_owned {

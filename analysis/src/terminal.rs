@@ -74,6 +74,7 @@ fn decision(text: &mut String, analysis: &Analysis) {
     let decision = &analysis.decision;
     wrap(text, &format!("Verdict: {}", decision.verdict), "");
     wrap(text, &decision.headline, "");
+    sentences(text, &decision.trade_offs);
     if let Some(control) = &decision.control {
         let floor = control.floor.map(|floor| format!("noise floor ± {:.0} %", floor * 100.0));
         let trust = if control.trusted { "the instrument is trusted" } else { "the instrument is not trusted" };

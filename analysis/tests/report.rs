@@ -102,6 +102,47 @@ fn every_verdict_brings_its_own_words() {
 }
 
 #[test]
+fn the_page_recommends_the_arm_of_the_verdict() {
+    // Another arm beyond the bar may have the lower ratio: one that a rival beats, or that may not win.
+    let (_dir, mut evaluation) = decided("MIGRATE");
+    let decision = &mut evaluation.analysis.decision;
+    let lowest = decision.primary.iter().min_by(|a, b| a.ratio.unwrap().value.total_cmp(&b.ratio.unwrap().value));
+    assert_eq!(lowest.unwrap().arm, "monoio");
+    decision.chosen = Some("compio".into());
+    let html = fs::read_to_string(evaluation.write_report().unwrap()).unwrap();
+    let page = page(&html);
+    assert!(page.contains("the runtime of compio") && page.contains("Run compio beside"), "{}", page.len());
+    assert!(!page.contains("Run monoio beside"));
+}
+
+#[test]
+fn the_command_replays_the_same_load() {
+    let dir = tempfile::tempdir().unwrap();
+    write_study(dir.path(), &Spec::decided(Spec::small().arms));
+    let path = dir.path().join("study.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    (manifest["speed"], manifest["design"]["until"]) = (2.5.into(), 0.1.into());
+    manifest["blocks"] = 23.into();
+    manifest["stages"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({"created": "2026-11-23T13:00:00Z", "blocks": 23, "sized": true}));
+    fs::write(&path, manifest.to_string()).unwrap();
+    let mut evaluation = Evaluation::of(dir.path()).unwrap();
+    let html = fs::read_to_string(evaluation.write_report().unwrap()).unwrap();
+    let replay = "regauge replay trace.parquet --arms arms.toml --speed 2.5 --blocks 10 --seed 7 --layout shared \
+                  --stamps false --warmup 2000000us --primary all:p99 --worth 0.8 --equivalence 0.91..1.1 \
+                  --floor 0.05ms --slo 10ms --control true --reruns 10 --max-blocks 100 --until 0.1 --out another-study";
+    assert!(page(&html).contains(replay), "no `{replay}`");
+    // Of several loads, the command that finds the knee again.
+    evaluation.analysis.decision.loads = decision(&evaluation.analysis, "STAY").loads;
+    let html = fs::read_to_string(evaluation.write_report().unwrap()).unwrap();
+    let study = "regauge study --trace trace.parquet --arms arms.toml --load 0.25,0.5,0.75,0.9 --primary-load 0.75 \
+                 --blocks 10 --seed 7";
+    assert!(page(&html).contains(study) && !page(&html).contains("--speed"), "no `{study}`");
+}
+
+#[test]
 fn hostile_names_are_escaped() {
     let mut spec = Spec::small();
     spec.arms[1] = spec.arms[1].clone().set("note", Value::from("</script><script>alert(1)</script>"));

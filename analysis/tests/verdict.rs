@@ -131,9 +131,31 @@ fn stay() {
 
 #[test]
 fn a_gain_within_the_floor_is_none() {
-    let mut tiny = experiment(4, 10, &[("compio", "compio", tail(0.4))]);
+    let mut tiny = experiment(4, 10, &[("compio", "compio", tail(0.4)), ("monoio", "monoio", SAME)]);
     tiny.design.floor_ms = 100.0;
-    assert_eq!(decide(&tiny).verdict, "STAY");
+    let decision = decide(&tiny);
+    assert_eq!(decision.verdict, "STAY");
+    // The ratio is far below the bar: it is the floor that says no, and the words say so.
+    let cell = &decision.primary[0];
+    assert!(cell.ratio.unwrap().high.unwrap() < 0.5 && cell.p_bar.unwrap() > 0.9, "{cell:?}");
+    assert!(
+        decision.headline.ends_with("What compio may gain lies within the floor of 100 ms."),
+        "{}",
+        decision.headline
+    );
+    assert!(cell.why.contains("what it gains lies within the floor of 100 ms"), "{}", cell.why);
+    let changes = decision.would_change.join(" ");
+    assert!(changes.contains("A floor below ") && changes.contains("(the lowest is 0.9"), "{changes}");
+}
+
+#[test]
+fn a_gain_near_the_floor_is_adjusted_too() {
+    // The ratio is far below the bar, and the gain just beyond the floor: the p-value is the gain's.
+    let mut near = experiment(4, 10, &[("compio", "compio", tail(0.4))]);
+    let delta = decide(&near).primary[0].delta_ms.unwrap();
+    near.design.floor_ms = -(delta.high.unwrap() + 0.2 * (delta.value - delta.high.unwrap()));
+    let cell = &decide(&near).primary[0];
+    assert!((0.005..=0.06).contains(&cell.p_bar.unwrap()), "{cell:?}");
 }
 
 #[test]
@@ -195,17 +217,22 @@ fn no_steady_state() {
 
 #[test]
 fn a_long_warm_up_is_cut_for_all() {
-    let mut warm = experiment(1, 10, &migration());
-    let mut slow = |block: &mut Vec<SimulatedRequest>| {
-        for (planned, latency) in block {
-            *latency = (*latency as f64 * (1.0 + 3.0 * (-(*planned as f64) / 2e9).exp())) as u64;
-        }
-    };
-    warm.arms.iter_mut().flat_map(|arm| &mut arm.blocks).for_each(&mut slow);
-    let decision = decide(&warm);
-    assert!((3_000_000_000..=12_000_000_000).contains(&decision.steady.cut_ns), "{:?}", decision.steady);
-    assert_eq!(Some(decision.steady.cut_ns), decision.steady.mser_ns);
-    assert_eq!(decision.verdict, "MIGRATE", "{:#?}", decision.why);
+    let mut verdicts = Vec::new();
+    for seed in 1..=5 {
+        let mut warm = experiment(seed, 10, &migration());
+        let mut slow = |block: &mut Vec<SimulatedRequest>| {
+            for (planned, latency) in block {
+                *latency = (*latency as f64 * (1.0 + 3.0 * (-(*planned as f64) / 2e9).exp())) as u64;
+            }
+        };
+        warm.arms.iter_mut().flat_map(|arm| &mut arm.blocks).for_each(&mut slow);
+        let decision = decide(&warm);
+        assert!((3_000_000_000..=12_000_000_000).contains(&decision.steady.cut_ns), "{seed}: {:?}", decision.steady);
+        assert_eq!(Some(decision.steady.cut_ns), decision.steady.mser_ns);
+        verdicts.push(decision.verdict);
+    }
+    // A against A differs beyond chance in one study of twenty, whatever the warm-up.
+    assert!(verdicts.iter().filter(|verdict| **verdict == "MIGRATE").count() >= 4, "{verdicts:?}");
 }
 
 #[test]
@@ -273,6 +300,67 @@ fn a_sized_study_keeps_the_first_stage_s_spread() {
         (ratio.high.unwrap() / ratio.low.unwrap()).ln() / 2.0
     };
     assert!((half(&decision) / half(&first.decide().unwrap()) - (10.0_f64 / 14.0).sqrt()).abs() < 1e-9);
+    let half_of_slo = |decision: &Decision| {
+        let ratio = decision.primary[2].slo_ratio.unwrap();
+        (ratio.high.unwrap() / ratio.low.unwrap()).ln() / 2.0
+    };
+    let shrunk = half_of_slo(&decision) / half_of_slo(&first.decide().unwrap());
+    assert!((shrunk - (10.0_f64 / 14.0).sqrt()).abs() < 1e-9, "{shrunk}");
+}
+
+#[test]
+fn the_widest_pair_sizes_a_study() {
+    let until = |study: &Experiment| Experiment {
+        design: Design { until: Some(0.1), ..study.design.clone() },
+        ..study.clone()
+    };
+    let arms = [("offload", "tokio-shared", SAME), ("compio", "compio", tail(0.9))];
+    let even = until(&experiment(11, 10, &arms));
+    let size = |study: &Experiment| study.decide().unwrap().sizing.unwrap();
+    // The control alone is wild: the A/A gate takes as many blocks as the question.
+    let mut random = Random(5);
+    let mut wild = |at: usize| {
+        let mut study = even.clone();
+        study.arms[at].blocks = (0..10).map(|_| run(&mut random, &Truth { run: 0.3, ..SAME }, 1.0)).collect();
+        size(&study)
+    };
+    let control = wild(1);
+    assert_eq!((control.arm.as_str(), control.against.as_str()), ("again", "tokio-shared"));
+    assert!(control.blocks > size(&even).blocks);
+    // What a migration must beat counts as well, also where it stands out against one arm of today's alone.
+    let offload = wild(2);
+    assert!(offload.arm == "offload" || offload.against == "offload", "{offload:?}");
+}
+
+#[test]
+fn a_first_stage_of_fewer_than_ten_blocks_sizes_nothing() {
+    let mut few = experiment(9, 9, &migration());
+    few.design.until = Some(0.2);
+    let decision = decide(&few);
+    assert_eq!(decision.sizing, None);
+    let why = decision.sizing_why.unwrap();
+    assert!(why.ends_with("9 of its 10 complete blocks are there."), "{why}");
+    let mut early = experiment(9, 14, &migration());
+    early.design.until = Some(0.05);
+    let decision = early.decide_sized(5).unwrap();
+    assert_eq!(decision.verdict, "INSUFFICIENT EVIDENCE");
+    assert!(decision.why[0].starts_with("The second stage was sized before 10 complete blocks"), "{:#?}", decision.why);
+}
+
+#[test]
+fn a_sized_study_without_its_second_stage_has_no_verdict() {
+    let mut sized = experiment(1, 10, &migration());
+    sized.design.until = Some(0.2);
+    let decision = blocked(&sized, "± 20 %, was not reached: the second stage was not run.");
+    assert!(decision.would_change[0].starts_with("The same command again: it sizes the study"));
+    sized.design.until = Some(0.01);
+    sized.design.blocks_max = 15;
+    let decision = blocked(&sized, "complete blocks, more than --max-blocks allows.");
+    assert!(decision.would_change[0].starts_with("A larger --max-blocks"));
+    // Where the first stage suffices, its second one is written down all the same, and then there is a verdict.
+    sized.design.until = Some(0.5);
+    assert_eq!(sized.decide().unwrap().verdict, "INSUFFICIENT EVIDENCE");
+    assert_eq!(sized.decide_sized(10).unwrap().verdict, "MIGRATE");
 }
 
 #[test]
@@ -281,6 +369,17 @@ fn median_and_tail_in_opposite_directions() {
     let decision = decide(&experiment(10, 10, &[("compio", "compio", traded)]));
     let said = decision.trade_offs.join(" ");
     assert!(said.contains("compio: the median is higher and the tail lower"), "{said}");
+    // A question about the median is answered with what the tail pays for it.
+    let traded = Truth { body: 0.6, ..tail(2.5) };
+    let mut median = experiment(10, 10, &[("compio", "compio", traded)]);
+    median.design.primary_percentile = "p50".into();
+    let said = decide(&median).trade_offs.join(" ");
+    assert!(said.contains("compio: the median is lower and the tail higher: P50 0.6"), "{said}");
+    assert!(said.contains(", P99.9 "), "{said}");
+    // And one about a tail with what lies beyond it.
+    median.design.primary_percentile = "p90".into();
+    let said = decide(&median).trade_offs.join(" ");
+    assert!(said.contains("compio: P90 is lower and P99.9 higher: P90 0.6"), "{said}");
 }
 
 #[test]

@@ -58,6 +58,8 @@ struct Context<'a> {
     layout: LayoutRecord,
     limits: GateLimits,
     budget: Budget,
+    /// Hash of what the study asks, for the records of its runs.
+    question: Option<String>,
 }
 
 /// Does the study, or what is missing of it.
@@ -91,7 +93,8 @@ pub fn run_study(config: StudyConfig, progress: &mut dyn Progress) -> Result<Stu
     };
     let budget = Budget::new(manifest.blocks, manifest.design.as_ref());
     pace.budget(budget);
-    let context = Context { config: &config, store: &store, arms, layout, limits, budget };
+    let question = Some(manifest.question_hash());
+    let context = Context { config: &config, store: &store, arms, layout, limits, budget, question };
     if earlier.is_some() && unwritten {
         store.write_manifest(&manifest)?;
     }
@@ -147,6 +150,7 @@ fn manifest(
         requests: workload.requests,
         duration_ns: workload.duration_ns,
         warmup_ns: config.warmup_ns,
+        speed: config.speed,
         layout: layout.clone(),
         host: serde_json::to_value(host).map_err(json)?,
         gates: serde_json::to_value(limits).map_err(json)?,

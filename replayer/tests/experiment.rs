@@ -140,6 +140,7 @@ fn every_arm_runs_once_per_block_in_the_seeded_order() {
         }
     }
     let manifest = bench.manifest();
+    assert_eq!(bench.record(1, "b").question, Some(manifest.question_hash()));
     assert_eq!((manifest.seed, manifest.blocks, manifest.base.as_str()), (7, 2, "a"));
     assert_eq!(manifest.arms[1].settings["threads"], 1);
     assert!(manifest.host["findings"].as_array().unwrap().len() > 10);

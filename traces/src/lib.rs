@@ -13,6 +13,7 @@ pub mod frame;
 pub mod live;
 pub mod meta;
 pub mod ops;
+mod question;
 pub mod reader;
 pub mod redact;
 pub mod schema;

@@ -130,12 +130,19 @@ pub struct Manifest {
     pub duration_ns: u64,
     /// Requests planned before this are warm-up, ns.
     pub warmup_ns: u64,
+    /// How many times as fast as recorded the trace is replayed; studies of before it was written down read as 1.
+    #[serde(default = "recorded_speed")]
+    pub speed: f64,
     /// The CPU layout: which CPUs the driver and the server use, and why.
     pub layout: LayoutRecord,
     /// Facts about the host, as `regauge doctor --json` prints them.
     pub host: Value,
     /// Thresholds of the validity gates.
     pub gates: Value,
+}
+
+fn recorded_speed() -> f64 {
+    1.0
 }
 
 /// A call that asked for blocks.
@@ -296,6 +303,9 @@ pub struct RunRecord {
     pub position: u32,
     /// RFC 3339 UTC.
     pub started: String,
+    /// [`Manifest::question_hash`] of the study when the run was made; `None` in studies of before it was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
     /// All gates passed.
     pub valid: bool,
     /// One sentence per failed gate.

@@ -2,7 +2,8 @@
 //!
 //! The gap is the difference of the mean latencies of the slowest 1 %; its lanes are the differences of the mean lanes,
 //! which add up to it. What a runtime owns is the wait from wake to poll: where that is under a fifth of the gap, another
-//! runtime is not what shortens the tail (a threshold of judgement, not of measurement).
+//! runtime is not what shortens the tail (a threshold of judgement, not of measurement). Time that nothing explains may be
+//! the runtime's too: where both together reach the fifth, it cannot be told.
 
 use super::{Frame, words};
 use crate::decision::Attribution;
@@ -14,6 +15,8 @@ use crate::units::time;
 const RUNTIME_SHARE_LEAST: f64 = 0.2;
 /// A gap below this share of the slower tail is too small to be divided.
 const GAP_LEAST: f64 = 0.05;
+/// From this share of the slowest requests without stamps on, the means may be those of other requests.
+const WITHOUT_STAMPS_MOST: f64 = 0.1;
 
 /// The gaps of every arm but base and control to the base and to the best of today's arms: at the primary's step, or the
 /// step with most requests in the tail, and of the meta-service's write of the last applied id where it was stamped.
@@ -49,7 +52,8 @@ fn tail<'a>(arm: &'a ArmLanes, step: &str) -> Option<&'a Group> {
 }
 
 fn gap(arm: &ArmLanes, against: &ArmLanes, step: &str) -> Option<Attribution> {
-    let (of_arm, of_base) = (tail(arm, step)?.lanes_ns?, tail(against, step)?.lanes_ns?);
+    let (group, group_of_base) = (tail(arm, step)?, tail(against, step)?);
+    let (of_arm, of_base) = (group.lanes_ns?, group_of_base.lanes_ns?);
     let by_lane = |lane: Lane| of_base.get(lane) as f64 - of_arm.get(lane) as f64;
     let total = |lanes: &Lanes| lanes.total() as f64;
     let gap_ns = total(&of_base) - total(&of_arm);
@@ -64,9 +68,14 @@ fn gap(arm: &ArmLanes, against: &ArmLanes, step: &str) -> Option<Attribution> {
             let largest =
                 Lane::ALL.into_iter().max_by(|a, b| (by_lane(*a) / gap_ns).total_cmp(&(by_lane(*b) / gap_ns)));
             let most = largest.map(|lane| format!("{} ({:.0} %)", lane.label(), by_lane(lane) / gap_ns * 100.0));
-            let cause = match share < RUNTIME_SHARE_LEAST {
-                true => "the runtime is not the cause",
-                false => "the runtime may be the cause",
+            let unexplained = (by_lane(Lane::Unattributed) / gap_ns).max(0.0);
+            let cause = if share >= RUNTIME_SHARE_LEAST {
+                "the runtime may be the cause".to_owned()
+            } else if share + unexplained >= RUNTIME_SHARE_LEAST {
+                let percent = unexplained * 100.0;
+                format!("it cannot be told whether the runtime is the cause ({percent:.0} % is unattributed)")
+            } else {
+                "the runtime is not the cause".to_owned()
             };
             format!(
                 "{names}: {} {direction}, of which woken→polled is {:.0} %, so {cause}; the largest part is {}.",
@@ -76,6 +85,10 @@ fn gap(arm: &ArmLanes, against: &ArmLanes, step: &str) -> Option<Attribution> {
             )
         }
     };
+    let finding = [(arm, group), (against, group_of_base)]
+        .into_iter()
+        .filter_map(|(arm, group)| unseen(&arm.arm, group))
+        .fold(finding, |finding, unseen| format!("{finding} {unseen}"));
     Some(Attribution {
         arm: arm.arm.clone(),
         against: against.arm.clone(),
@@ -84,6 +97,16 @@ fn gap(arm: &ArmLanes, against: &ArmLanes, step: &str) -> Option<Attribution> {
         lanes_ns: Lane::ALL.into_iter().map(|lane| (lane.name().to_owned(), by_lane(lane))).collect(),
         runtime_share,
         finding,
+    })
+}
+
+/// That many of an arm's slowest requests have no stamps, if so.
+fn unseen(arm: &str, group: &Group) -> Option<String> {
+    let all = group.requests + group.without_stamps;
+    let share = group.without_stamps as f64 / all.max(1) as f64;
+    (share > WITHOUT_STAMPS_MOST).then(|| {
+        let percent = share * 100.0;
+        format!("Of {arm}'s slowest requests {percent:.0} % have no stamps and are in none of this.")
     })
 }
 
@@ -138,6 +161,28 @@ mod tests {
         assert_eq!((slower.gap_ns, slower.runtime_share), (-8_000.0, Some(1.0)));
         assert!(slower.finding.contains("longer"), "{slower:?}");
         assert_eq!(gap(&base, &base, "publish"), None);
+    }
+
+    #[test]
+    fn what_is_unattributed_may_be_the_runtime_s() {
+        let base = arm("base", &[(Lane::WokenPolled, 500), (Lane::Unattributed, 1_500), (Lane::Wal, 4_000)]);
+        // Of 4 000 shorter 400 are woken→polled and 1 000 unattributed: 10 % and 25 %.
+        let mut dark = arm("dark", &[(Lane::WokenPolled, 100), (Lane::Unattributed, 500), (Lane::Wal, 1_400)]);
+        let found = gap(&dark, &base, "connect").unwrap();
+        assert_eq!(found.runtime_share, Some(0.1));
+        assert!(
+            found.finding.contains("so it cannot be told whether the runtime is the cause (25 % is unattributed);"),
+            "{found:?}"
+        );
+        // Together under a fifth; and less unattributed time than the base has takes nothing off the runtime's share.
+        for unattributed in [1_200, 2_500] {
+            let lanes = [(Lane::WokenPolled, 100), (Lane::Unattributed, unattributed), (Lane::Wal, 400)];
+            let found = gap(&arm("lit", &lanes), &base, "connect").unwrap();
+            assert!(found.finding.contains("the runtime is not the cause"), "{found:?}");
+        }
+        dark.groups[0].without_stamps = 25;
+        let said = gap(&dark, &base, "connect").unwrap().finding;
+        assert!(said.ends_with("Of dark's slowest requests 20 % have no stamps and are in none of this."), "{said}");
     }
 
     #[test]

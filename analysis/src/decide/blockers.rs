@@ -4,7 +4,7 @@ use super::Frame;
 use super::primary::Primary;
 use super::verdict::BLOCKS_MIN;
 use crate::counts::PERCENTILES;
-use crate::decision::{Control, SteadyState};
+use crate::decision::{Control, Sizing, SteadyState};
 use crate::episodes::EPISODES_FINE;
 use crate::units::{plural, rough_count};
 
@@ -27,6 +27,7 @@ pub fn blockers(
     primary: &Primary<'_>,
     control: Option<&Control>,
     steady: &SteadyState,
+    sizing: Option<&Sizing>,
 ) -> Vec<Blocker> {
     let mut found = Vec::new();
     if frame.arms() < 2 {
@@ -43,13 +44,11 @@ pub fn blockers(
             "A new study that fixes its question beforehand.",
         ));
     }
+    found.extend(of_question(frame));
     if frame.peeked {
         found.push(blocker(
-            format!(
-                "Blocks were added after {} or more could be seen, and not by the sizing rule: to stop when a result pleases \
-                 makes chance findings several times likelier.",
-                plural(BLOCKS_MIN, "block")
-            ),
+            "Blocks were added after ratios could be seen (from two blocks on), and not by the sizing rule: to stop when a \
+             result pleases makes chance findings several times likelier.",
             "A new study with all its blocks asked for at once, or sized with `--until`.",
         ));
     }
@@ -67,7 +66,16 @@ pub fn blockers(
             ),
             format!("{} more.", plural(BLOCKS_MIN - complete, "complete block")),
         ));
+    } else if complete < frame.wanted {
+        found.push(blocker(
+            format!(
+                "{complete} of the {} complete blocks fixed beforehand are there: to decide now is to stop at a look.",
+                frame.wanted
+            ),
+            "The same command again: it runs the others (with a larger --reruns where flagged blocks used them up).",
+        ));
     }
+    found.extend(of_stages(frame, primary, sizing));
     found.extend(of_control(frame, control));
     found.extend(of_steady_state(steady));
     if complete > 0 {
@@ -80,6 +88,58 @@ pub fn blockers(
         ));
     }
     found
+}
+
+/// Runs that were made for another question.
+fn of_question(frame: &Frame<'_>) -> Option<Blocker> {
+    let (first, more) = frame.other_question.split_first()?;
+    let others = match more.len() {
+        0 => String::new(),
+        n => format!(" and {}", plural(n as u64, "other run")),
+    };
+    Some(blocker(
+        format!(
+            "study.json asks another question than {first}{others} had been made for: it was changed after the runs."
+        ),
+        "The study.json of before the change, or a new study.",
+    ))
+}
+
+/// What is wrong with the stages of a study that is sized by precision.
+fn of_stages(frame: &Frame<'_>, primary: &Primary<'_>, sizing: Option<&Sizing>) -> Option<Blocker> {
+    let until = frame.design.until?;
+    if !frame.sized {
+        let (why, change) = match sizing.filter(|sizing| sizing.beyond_max) {
+            Some(sizing) => (
+                format!("takes {}, more than --max-blocks allows", plural(sizing.blocks, "complete block")),
+                "A larger --max-blocks with the same command, or a new study of less precision.",
+            ),
+            None => (
+                "was not reached: the second stage was not run".to_owned(),
+                "The same command again: it sizes the study and runs its second stage.",
+            ),
+        };
+        return Some(blocker(
+            format!("The precision fixed beforehand, ± {} %, {why}.", rounded_percent(until)),
+            change,
+        ));
+    }
+    let first = primary.first_stage_asked();
+    (first < BLOCKS_MIN || !frame.first_complete).then(|| {
+        blocker(
+            format!(
+                "The second stage was sized before {} complete blocks of a first one were there, so the spread that sized \
+                 it, and that all intervals keep, is not the one the rule takes.",
+                first.max(BLOCKS_MIN)
+            ),
+            "A new study whose first stage is complete before it is sized.",
+        )
+    })
+}
+
+/// A share as a percentage without digits that say nothing.
+fn rounded_percent(share: f64) -> f64 {
+    (share * 1e4).round() / 100.0
 }
 
 fn of_control(frame: &Frame<'_>, control: Option<&Control>) -> Option<Blocker> {

@@ -3,10 +3,10 @@
 use super::Frame;
 use super::blockers::Blocker;
 use super::primary::Primary;
-use super::verdict::{Cells, Conclusion, FIX_IN_PLACE, INSUFFICIENT, MIGRATE, STAY};
+use super::verdict::{Cells, Conclusion, FIX_IN_PLACE, INSUFFICIENT, MIGRATE, P_BAR_MOST, STAY};
 use super::words;
 use crate::decision::{PrimaryCell, Tier};
-use crate::units::{plural, ratio, time};
+use crate::units::{plural, ratio, round_time, time};
 
 /// A verdict in words.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Verdict {
     pub why: Vec<String>,
     /// What would change it; never empty.
     pub would_change: Vec<String>,
+    /// The arm that it names, for MIGRATE and FIX IN PLACE.
+    pub chosen: Option<String>,
 }
 
 /// The verdict of a study.
@@ -42,6 +44,7 @@ pub fn conclude(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells, blocker
         headline: format!("The evidence does not suffice. {}", so_far(primary, cells)),
         why,
         would_change,
+        chosen: None,
     }
 }
 
@@ -96,13 +99,15 @@ fn migrate(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells, arm: &str) -
             plural(n as u64, "cheaper arm")
         ),
     };
-    Verdict { verdict: MIGRATE, headline, why, would_change }
+    why.extend(spoiled(frame));
+    Verdict { verdict: MIGRATE, headline, why, would_change, chosen: Some(arm.to_owned()) }
 }
 
 fn fix_in_place(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells, arm: &str) -> Verdict {
     let mut why: Vec<String> = cells.against_base(arm).into_iter().map(|cell| cell.why.clone()).collect();
     let against: Vec<&PrimaryCell> = cells.against_today.iter().filter(|cell| cell.against == arm).collect();
     why.extend(against.iter().map(|cell| cell.why.clone()));
+    why.extend(spoiled(frame));
     why.extend(frame.gate_passed());
     let mut would_change: Vec<String> = against
         .iter()
@@ -127,7 +132,13 @@ fn fix_in_place(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells, arm: &s
         ),
         why,
         would_change,
+        chosen: Some(arm.to_owned()),
     }
+}
+
+/// Arms that may not win, whatever their figures.
+fn spoiled<'a>(frame: &'a Frame<'_>) -> impl Iterator<Item = String> + 'a {
+    frame.roles.faulty.iter().filter(|(arm, _)| frame.roles.is_alternative(arm)).map(|(_, why)| why.clone())
 }
 
 fn stay(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells) -> Verdict {
@@ -136,25 +147,46 @@ fn stay(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells) -> Verdict {
     let strongest = alternatives.clone().min_by(|a, b| value(a).total_cmp(&value(b)));
     let mut why: Vec<String> = alternatives.clone().map(|cell| cell.why.clone()).collect();
     why.extend(frame.gate_passed());
-    let lowest = alternatives.filter_map(|cell| cell.ratio.and_then(|ratio| ratio.low)).fold(f64::MAX, f64::min);
-    let bar = ratio(frame.design.worth_ratio);
+    why.extend(spoiled(frame));
+    let bar = frame.design.worth_ratio;
+    let floor = round_time(frame.design.floor_ms * 1e6);
+    // An alternative whose ratio may be below the bar is excluded by the floor alone.
+    let may_reach = |cell: &&PrimaryCell| cell.ratio.and_then(|ratio| ratio.low).is_some_and(|low| low < bar);
+    let (by_floor, by_bar): (Vec<&PrimaryCell>, Vec<&PrimaryCell>) = alternatives.partition(may_reach);
+    let names: Vec<&str> = by_floor.iter().map(|cell| cell.arm.as_str()).collect();
+    let mut would_change = Vec::new();
+    if !by_bar.is_empty() {
+        let lowest = by_bar.iter().filter_map(|cell| cell.ratio?.low).fold(f64::MAX, f64::min);
+        would_change.push(format!(
+            "A bar above the lower ends of the intervals (the lowest is {}; the bar is {}), fixed before a new study.",
+            ratio(lowest),
+            ratio(bar)
+        ));
+    }
+    if !by_floor.is_empty() {
+        let most = by_floor.iter().filter_map(|cell| cell.delta_ms?.low).fold(0.0, f64::min);
+        would_change.push(format!(
+            "A floor below {}, the largest gain that the intervals allow (the floor is {floor}), fixed before a new study.",
+            time(-most * 1e6)
+        ));
+    }
+    would_change.push(format!("An arm that was not tried and whose interval lies below {}.", ratio(bar)));
+    would_change.push("Another workload: a higher load, or a trace in which the tail has another cause.".to_owned());
+    let because = match names.is_empty() {
+        true => String::new(),
+        false => format!(" What {} may gain lies within the floor of {floor}.", words::list(&names)),
+    };
     Verdict {
         verdict: STAY,
         headline: format!(
-            "Stay on {}: no alternative has an effect worth it. {}: the lowest is {}.",
+            "Stay on {}: no alternative has an effect worth it. {}: the lowest is {}.{because}",
             primary.name(0),
             primary.label(),
             strongest.map(words::effect).unwrap_or_default()
         ),
         why,
-        would_change: vec![
-            format!(
-                "A bar above the lower ends of the intervals (the lowest is {}; the bar is {bar}), fixed before a new study.",
-                ratio(lowest)
-            ),
-            format!("An arm that was not tried and whose interval lies below {bar}."),
-            "Another workload: a higher load, or a trace in which the tail has another cause.".to_owned(),
-        ],
+        would_change,
+        chosen: None,
     }
 }
 
@@ -168,10 +200,10 @@ fn open(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells, arms: &[String]
         }
         let all_beyond = cells.of_arm(arm).all(|cell| cell.tier == Tier::MigrationEffect && !cell.low_confidence);
         if all_beyond {
-            why.push(format!(
-                "{arm} is beyond the bar taken alone, but not after adjustment for all arms that might have been (Holm)."
-            ));
-            would_change.push("More blocks, or fewer arms that might win.".to_owned());
+            for (reason, remedy) in beyond_and_open(frame, cells, arm) {
+                why.push(reason);
+                would_change.push(remedy);
+            }
         }
     }
     why.extend(frame.gate_passed());
@@ -186,7 +218,31 @@ fn open(frame: &Frame<'_>, primary: &Primary<'_>, cells: &Cells, arms: &[String]
         ),
         why,
         would_change,
+        chosen: None,
     }
+}
+
+/// Why an arm that is beyond the bar in every comparison of its own is not chosen, and what would help.
+fn beyond_and_open(frame: &Frame<'_>, cells: &Cells, arm: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    if let Some(why) = frame.roles.fault(arm) {
+        found.push((why.to_owned(), format!("{arm} with no more failed runs of its own than {}.", frame.base())));
+    }
+    if cells.of_arm(arm).any(|cell| cell.p_bar_holm.is_none_or(|p| p > P_BAR_MOST)) {
+        found.push((
+            format!(
+                "{arm} is beyond the bar taken alone, but not after adjustment for all arms that might have been (Holm)."
+            ),
+            "More blocks, or fewer arms that might win.".to_owned(),
+        ));
+    }
+    for rival in cells.beaten_by(arm) {
+        found.push((
+            format!("{arm} is beyond the bar, but {rival} is shown to beat it by the bar."),
+            format!("{rival} shown to be beyond the bar against everything that it must beat."),
+        ));
+    }
+    found
 }
 
 /// What would decide a cell.

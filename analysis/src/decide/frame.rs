@@ -1,8 +1,9 @@
 //! What is fixed before any figure: the question, the blocks, and which arm plays which part.
 
+use super::faults;
 use super::primary::{Flagged, Primary};
 use super::promises::{family, less};
-use super::verdict::BLOCKS_MIN;
+use super::sizing::first_stage;
 use super::words;
 use crate::counts::Counts;
 use crate::decision::{BlockCount, Question};
@@ -12,11 +13,10 @@ use crate::samples::Metric;
 use crate::source::Source;
 use crate::units::plural;
 use regauge_traces::study::{ArmRecord, Design};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bytes of the question's hash that are quoted.
-const HASH_BYTES: usize = 8;
+/// From so many blocks on tables show ratios with intervals, so that whoever adds blocks may have seen them.
+const SEEN_MIN: u32 = 2;
 
 /// Which arm plays which part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,12 +33,20 @@ pub struct Roles {
     pub others_all: Vec<String>,
     /// Arms that promise clients less, and why.
     pub no_alternatives: Vec<String>,
+    /// Arms whose own runs failed a gate in more blocks than the base's, where the server answers for the gate, and how
+    /// often: they may not win.
+    pub faulty: Vec<(String, String)>,
 }
 
 impl Roles {
     /// Whether the arm may be chosen.
     pub fn is_alternative(&self, arm: &str) -> bool {
         self.today.iter().chain(&self.others).any(|name| name == arm)
+    }
+
+    /// Why an arm may not win although its figures would: it loses what it does not answer.
+    pub fn fault(&self, arm: &str) -> Option<&str> {
+        self.faulty.iter().find(|(name, _)| name == arm).map(|(_, why)| why.as_str())
     }
 }
 
@@ -50,6 +58,14 @@ pub struct Frame<'a> {
     pub registered: bool,
     /// Blocks were added after results could be seen.
     pub peeked: bool,
+    /// Complete blocks that were asked for: to decide on fewer is to stop at a look.
+    pub wanted: u64,
+    /// A second stage was sized by the first.
+    pub sized: bool,
+    /// Whether the first stage of a sized study was complete when its second was asked for; true in any other study.
+    pub first_complete: bool,
+    /// Runs that were made for another question than study.json has, as `block 3 compio`.
+    pub other_question: Vec<String>,
     /// Blocks in which every arm's run is valid.
     pub complete: Vec<u32>,
     /// Who plays which part.
@@ -64,22 +80,34 @@ impl<'a> Frame<'a> {
         let manifest = &study.manifest;
         let design = manifest.design.clone().unwrap_or_default();
         let names: Vec<&str> = evidence.iter().map(|arm| arm.name.as_str()).collect();
-        let roles = roles(study, &design, &names);
-        // A stage that adds blocks after enough of them for a verdict, and whose number nobody's rule fixed.
+        let mut roles = roles(study, &design, &names);
+        roles.faulty = faults::faulty(study, &names);
+        // A stage that adds blocks after some could be seen, and whose number nobody's rule fixed.
         let later = manifest.stages.windows(2);
         let peeked = later.into_iter().any(|pair| {
-            matches!(pair, [seen, added] if !added.sized
-                && added.blocks > seen.blocks && u64::from(seen.blocks) >= BLOCKS_MIN)
+            matches!(pair, [seen, added] if !added.sized && added.blocks > seen.blocks && seen.blocks >= SEEN_MIN)
         });
+        let complete = complete_blocks(study);
+        let hash = manifest.question_hash();
+        let other = study.runs.iter().filter(|run| run.question.as_ref().is_some_and(|asked| *asked != hash));
         Frame {
             registered: manifest.design.is_some(),
             peeked,
-            complete: complete_blocks(study),
+            wanted: u64::from(manifest.blocks),
+            sized: manifest.stages.iter().any(|stage| stage.sized),
+            first_complete: first_complete(study, &complete),
+            other_question: other.map(|run| format!("block {} {}", run.block, run.arm)).collect(),
+            complete,
             roles,
             design,
             study,
             names,
         }
+    }
+
+    /// Name of the base arm.
+    pub fn base(&self) -> &'a str {
+        self.names.first().copied().unwrap_or_default()
     }
 
     /// Number of arms.
@@ -94,12 +122,8 @@ impl<'a> Frame<'a> {
 
     /// The question as it is quoted.
     pub fn question(&self, study: &Study) -> Question {
-        let manifest = &study.manifest;
-        let fixed = serde_json::json!({"design": manifest.design, "arms": manifest.arms, "base": manifest.base,
-                                       "plan_hash": manifest.plan_hash});
-        let digest = Sha256::digest(fixed.to_string().as_bytes());
-        let hash = digest.iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}"));
-        Question { design: self.design.clone(), registered: self.registered, peeked: self.peeked, hash: hash.collect() }
+        let hash = study.manifest.question_hash();
+        Question { design: self.design.clone(), registered: self.registered, peeked: self.peeked, hash }
     }
 
     /// How the blocks became figures.
@@ -145,6 +169,15 @@ impl<'a> Frame<'a> {
         evidence.iter().map(of_arm).collect()
     }
 
+    /// Pairs of arms whose spread decides how many blocks a study takes: every comparison that a verdict may rest on, and
+    /// the control's.
+    pub fn pairs(&self, primary: &Primary<'_>) -> Vec<(usize, usize)> {
+        let index = |names: &[String]| -> Vec<usize> { names.iter().filter_map(|name| self.index(name)).collect() };
+        let (today, others) = (index(&self.roles.today), index(&self.roles.others));
+        let base = primary.compared().into_iter().chain(self.roles.control).map(|arm| (arm, 0));
+        base.chain(others.iter().flat_map(|&arm| today.iter().map(move |&against| (arm, against)))).collect()
+    }
+
     /// The arm of today's runtime with the lowest primary percentile, the base included; none where it is refused.
     pub fn best_of_today(&self, primary: &Primary<'_>) -> Option<String> {
         let today = std::iter::once(0).chain(self.roles.today.iter().filter_map(|name| self.index(name)));
@@ -177,6 +210,16 @@ impl<'a> Frame<'a> {
             plural(self.complete.len() as u64, "complete block")
         ))
     }
+}
+
+/// Whether the blocks that sized a second stage were there when it was asked for: the first stage's number of complete
+/// blocks, all of whose runs had begun by then.
+fn first_complete(study: &Study, complete: &[u32]) -> bool {
+    let Some(first) = first_stage(&study.manifest) else { return true };
+    let Some(second) = study.manifest.stages.iter().find(|stage| stage.sized) else { return true };
+    // RFC 3339 in UTC, which sorts as text.
+    let is_before = |block: u32| study.runs.iter().all(|run| run.block != block || run.started <= second.created);
+    complete.iter().filter(|&&block| is_before(block)).count() >= first
 }
 
 fn roles(study: &Study, design: &Design, names: &[&str]) -> Roles {

@@ -7,6 +7,7 @@ mod attribution;
 mod blockers;
 mod conclude;
 mod control;
+mod faults;
 mod frame;
 mod loads;
 pub mod primary;
@@ -65,26 +66,23 @@ pub fn decide(input: Input<'_>, comparisons: &mut [Comparison]) -> Result<Decisi
     };
     let smallest_p = secondary::adjust(&family, comparisons);
     let control = frame.roles.control.map(|arm| control::judge(&primary, arm, smallest_p));
-    let blockers = blockers::blockers(&frame, &primary, control.as_ref(), &input.steady);
-    let verdict = conclude::conclude(&frame, &primary, &cells, &blockers);
-    let mut would_change = verdict.would_change;
-    let (sizing, sizing_why) = match sizing::size(&primary) {
+    let (sizing, sizing_why) = match sizing::size(&primary, &frame.pairs(&primary)) {
         Ok(sizing) => (sizing, None),
         Err(why) => (None, Some(why)),
     };
-    if let Some(sizing) = sizing.as_ref().filter(|sizing| sizing.beyond_max && verdict.verdict == verdict::INSUFFICIENT)
-    {
-        would_change.push(format!(
-            "The precision asked for takes about {} complete blocks, more than the {} allowed.",
-            sizing.blocks, frame.design.blocks_max
-        ));
-    }
+    let blockers = blockers::blockers(&frame, &primary, control.as_ref(), &input.steady, sizing.as_ref());
+    let verdict = conclude::conclude(&frame, &primary, &cells, &blockers);
     let best_of_today = frame.best_of_today(&primary);
     Ok(Decision {
         question: frame.question(input.study),
         blocks: frame.count(input.study),
         attribution: attribution::attribute(&frame, input.lanes, best_of_today.as_deref()),
-        loads: loads::curves(input.study, &primary)?,
+        loads: loads::curves(
+            input.study,
+            &frame,
+            &primary,
+            loads::Own { control: control.as_ref(), steady: &input.steady },
+        )?,
         trade_offs: trade_offs::trade_offs(&frame, &primary, input.arms),
         threats: threats::threats(input.study, &frame, &input.steady, &primary, input.arms),
         steady: input.steady,
@@ -98,7 +96,8 @@ pub fn decide(input: Input<'_>, comparisons: &mut [Comparison]) -> Result<Decisi
         verdict: verdict.verdict,
         headline: verdict.headline,
         why: verdict.why,
-        would_change,
+        would_change: verdict.would_change,
+        chosen: verdict.chosen,
     })
 }
 

@@ -30,6 +30,7 @@ pub struct Primary<'a> {
     grid: Grid,
     /// Blocks of the first stage and their grid, in a sized study.
     first: Option<(usize, Grid)>,
+    first_asked: u64,
     flagged: Flagged,
 }
 
@@ -55,6 +56,7 @@ impl<'a> Primary<'a> {
             blocks: blocks.to_vec(),
             grid: grid(evidence, &design.primary_step, blocks),
             first,
+            first_asked: u64::from(study.manifest.stages.first().map_or(study.manifest.blocks, |stage| stage.blocks)),
             flagged,
         }
     }
@@ -87,14 +89,27 @@ impl<'a> Primary<'a> {
 
     /// What stands behind the percentile of an arm; `None` without a reply.
     pub fn support(&self, arm: usize) -> Option<Support> {
-        self.evidence.get(arm)?.support(&self.blocks, &self.design.primary_step, Metric::Latency, self.percentile?.ppm)
+        self.support_at(arm, self.percentile?.ppm)
+    }
+
+    fn support_at(&self, arm: usize, ppm: u64) -> Option<Support> {
+        self.evidence.get(arm)?.support(&self.blocks, &self.design.primary_step, Metric::Latency, ppm)
     }
 
     /// Whether the percentile is refused for either arm.
     pub fn refusal(&self, arm: usize, against: usize) -> Option<Refusal> {
-        let ppm = self.percentile?.ppm;
-        let refusals = [arm, against].into_iter().filter_map(|arm| Refusal::of(&self.support(arm)?, ppm));
-        refusals.max_by_key(|refusal| (refusal.driver_owned, refusal.needed))
+        self.refusal_at(arm, against, self.percentile?.ppm)
+    }
+
+    /// Whether any percentile of the primary's step is refused for either arm.
+    pub fn refusal_at(&self, arm: usize, against: usize, ppm: u64) -> Option<Refusal> {
+        let supports = [arm, against].map(|arm| self.support_at(arm, ppm));
+        Refusal::of_any(supports.iter().flatten(), ppm)
+    }
+
+    /// Complete blocks that the first stage was to have.
+    pub fn first_stage_asked(&self) -> u64 {
+        self.first_asked
     }
 
     /// Blocks of the first stage: all of them where there is only one.
@@ -140,8 +155,8 @@ impl<'a> Primary<'a> {
             why: String::new(),
             with_flagged: self.with_flagged(arm, against),
         };
-        match exceedance_ratio(&self.grid, arm, against, (self.design.slo_ms * 1e6) as u64) {
-            Ok(spread) => cell.slo_ratio = Some(estimate(spread.interval().map(f64::exp))),
+        match exceedance_ratio(&self.grid, arm, against, self.objective_ns()) {
+            Ok(spread) => cell.slo_ratio = Some(estimate(self.sized(spread, arm, against).interval().map(f64::exp))),
             Err(why) => cell.slo_why = Some(why),
         }
         let Some((percentile, supports)) = self.percentile.zip(self.support(arm).zip(self.support(against))) else {
@@ -151,7 +166,8 @@ impl<'a> Primary<'a> {
         };
         let weaker = if supports.0.episodes <= supports.1.episodes { supports.0 } else { supports.1 };
         cell.low_confidence = [supports.0, supports.1].iter().any(|support| support.confidence() != Confidence::Fine);
-        if cell.low_confidence && !weaker.driver_owned {
+        // More blocks do not make a late driver punctual, whichever arm it was late for.
+        if cell.low_confidence && !(supports.0.driver_owned || supports.1.driver_owned) {
             let blocks =
                 weaker.samples_needed(percentile.ppm) as f64 / (weaker.samples as f64 / self.blocks.len() as f64);
             cell.blocks_needed = reachable(blocks.ceil() as u64);
@@ -174,6 +190,19 @@ impl<'a> Primary<'a> {
         cell
     }
 
+    /// The spread of the shares beyond the objective, that of the first stage in a sized study.
+    fn sized(&self, spread: Spread, arm: usize, against: usize) -> Spread {
+        let Some((_, first)) = &self.first else { return spread };
+        match exceedance_ratio(first, arm, against, self.objective_ns()) {
+            Ok(first) => spread.sized_by(&first, self.blocks.len()),
+            Err(_) => Spread { se: None, ..spread },
+        }
+    }
+
+    fn objective_ns(&self) -> u64 {
+        (self.design.slo_ms * 1e6) as u64
+    }
+
     fn fill(&self, cell: &mut PrimaryCell, contrast: &Contrast) {
         cell.ratio = Some(estimate(contrast.ratio));
         let ms = |ns: f64| ns / 1e6;
@@ -182,7 +211,10 @@ impl<'a> Primary<'a> {
         cell.delta_ms = Some(delta);
         cell.paired = contrast.paired.map(estimate);
         cell.p = contrast.log_ratio.p_two_sided(0.0);
-        cell.p_bar = contrast.log_ratio.p_at_least(self.design.worth_ratio.ln());
+        // Beyond the bar takes both: a ratio below it and a gain beyond the floor.
+        let of_bar = contrast.log_ratio.p_at_least(self.design.worth_ratio.ln());
+        let of_floor = contrast.delta.p_at_least(-self.design.floor_ms * 1e6);
+        cell.p_bar = of_bar.zip(of_floor).map(|(bar, floor)| bar.max(floor));
         cell.tier = Tier::Inconclusive;
         let Some((ends, delta_ends)) = contrast.ratio.ends.zip(delta.low.zip(delta.high)) else {
             cell.why = words::no_interval(cell, &self.label());

@@ -1,7 +1,8 @@
 //! How many blocks the wanted precision takes: Stein's two stages.
 //!
 //! The first stage's spread alone decides the number of blocks, never a ratio that somebody saw: R = max(10,
-//! ⌈(t(R₀−1)·s/ln(1+x))²⌉) for a relative half-width x, with s the largest spread over the compared arms. The interval
+//! ⌈(t(R₀−1)·s/ln(1+x))²⌉) for a relative half-width x, with s the largest spread over all pairs that a verdict may rest on,
+//! the control's and those with today's cheaper arms included. The interval
 //! then keeps the first stage's spread and degrees of freedom (Stein 1945; [`crate::compare::Spread::sized_by`]).
 
 use super::primary::Primary;
@@ -10,41 +11,44 @@ use crate::compare::{Spread, t_critical};
 use crate::decision::Sizing;
 use regauge_traces::study::Manifest;
 
-/// Sizes a study with [`regauge_traces::study::Design::until`]; `Ok(None)` where nothing was asked for.
+/// Sizes a study with [`regauge_traces::study::Design::until`] by the spread of these pairs of arms; `Ok(None)` where
+/// nothing was asked for.
 ///
 /// # Errors
 /// One sentence: why the first stage does not tell.
-pub fn size(primary: &Primary<'_>) -> Result<Option<Sizing>, String> {
+pub fn size(primary: &Primary<'_>, pairs: &[(usize, usize)]) -> Result<Option<Sizing>, String> {
     let Some(wanted) = primary.design.until else { return Ok(None) };
     let first = primary.first_stage_blocks();
+    let asked = primary.first_stage_asked().max(BLOCKS_MIN);
     let label = primary.label();
-    let spread = |arm: usize| primary.first_stage_contrast(arm, 0).map(|contrast| contrast.log_ratio);
-    let mut largest: Option<(f64, &str)> = None;
-    for arm in primary.compared() {
-        let name = primary.name(arm);
-        if primary.refusal(arm, 0).is_some() {
-            return Err(format!(
-                "The first stage does not tell how many blocks it takes: {label} is refused for {name} or the base, and \
-                 the spread of a refused percentile is not known."
-            ));
+    let cannot = |why: String| Err(format!("The first stage does not tell how many blocks it takes: {why}."));
+    if (first as u64) < asked {
+        return cannot(format!("{first} of its {asked} complete blocks are there"));
+    }
+    let mut largest: Option<(f64, (usize, usize))> = None;
+    for &(arm, against) in pairs {
+        let (name, other) = (primary.name(arm), primary.name(against));
+        if primary.refusal(arm, against).is_some() {
+            let unknown = "the spread of a refused percentile is not known";
+            return cannot(format!("{label} is refused for {name} or {other}, and {unknown}"));
         }
-        let Some(sd) = spread(arm).and_then(|spread| per_block(&spread)) else {
-            return Err(format!(
-                "The first stage does not tell how many blocks it takes: it has no interval of {label} for {name}."
-            ));
+        let contrast = primary.first_stage_contrast(arm, against);
+        let Some(sd) = contrast.and_then(|contrast| per_block(&contrast.log_ratio)) else {
+            return cannot(format!("it has no interval of {label} for {name} against {other}"));
         };
         if largest.is_none_or(|(most, _)| sd > most) {
-            largest = Some((sd, name));
+            largest = Some((sd, (arm, against)));
         }
     }
-    let Some((sd, arm)) = largest else {
+    let Some((sd, (arm, against))) = largest else {
         return Err("There is no arm to compare with the base, and nothing to size.".to_owned());
     };
     let blocks = blocks_for(sd, first, (1.0 + wanted).ln());
     Ok(Some(Sizing {
         first_stage: first as u64,
         sd,
-        arm: arm.to_owned(),
+        arm: primary.name(arm).to_owned(),
+        against: primary.name(against).to_owned(),
         wanted,
         blocks,
         beyond_max: blocks > u64::from(primary.design.blocks_max),

@@ -27,6 +27,7 @@ pub fn threats(
         ));
     }
     found.extend(flagged(study, frame));
+    found.extend(frame.roles.faulty.iter().map(|(_, why)| why.clone()));
     found.extend(moved(steady));
     if steady.cut_ns > steady.planned_ns {
         found.push(format!(
@@ -62,12 +63,22 @@ pub fn threats(
 
 fn flagged(study: &Study, frame: &Frame<'_>) -> Option<String> {
     let count = frame.count(study);
-    let gates: Vec<String> = count.failed_gates.iter().map(|(name, n)| format!("{name} {n}×")).collect();
+    let by_arm = |gate: &str| {
+        let failed = |arm: &str| {
+            let gates = study.runs_of(arm).flat_map(|run| &run.gates);
+            gates.filter(|other| !other.passed && other.name == gate).count()
+        };
+        let arms = study.manifest.arms.iter().map(|arm| (arm.name.as_str(), failed(&arm.name)));
+        let arms: Vec<String> = arms.filter(|(_, n)| *n > 0).map(|(arm, n)| format!("{arm} {n}×")).collect();
+        arms.join(", ")
+    };
+    let gates: Vec<String> =
+        count.failed_gates.iter().map(|(name, n)| format!("{name} {n}×: {}", by_arm(name))).collect();
     (count.flagged > 0).then(|| {
         format!(
             "{} failed a gate ({}) and {} in no figure of the decision; `with_flagged` says what they would change.",
             plural(count.flagged, "block"),
-            gates.join(", "),
+            gates.join("; "),
             if count.flagged == 1 { "is" } else { "are" }
         )
     })

@@ -1,43 +1,60 @@
-//! What an alternative pays for its gain: a median that moves against the tail, throughput, CPU time, memory.
+//! What an alternative pays for its gain: a median or a further tail that moves against it, throughput, CPU time, memory.
 
 use super::Frame;
 use super::primary::Primary;
 use super::words;
 use crate::analysis::ArmSummary;
 use crate::compare::Interval;
+use crate::counts::{PERCENTILES, Percentile};
 use crate::resources::Resources;
 
 /// Costs within this factor are not worth a sentence.
 const COST_MOST: f64 = 1.1;
+/// P50, parts per million.
+const MEDIAN_PPM: u64 = 500_000;
 
 /// One sentence per price of an alternative.
 pub fn trade_offs(frame: &Frame<'_>, primary: &Primary<'_>, arms: &[ArmSummary]) -> Vec<String> {
     let mut found = Vec::new();
     let base = arms.first();
     for arm in arms.iter().filter(|arm| frame.roles.is_alternative(&arm.name)) {
-        found.extend(frame.index(&arm.name).and_then(|index| opposite(primary, index)));
+        found.extend(frame.index(&arm.name).into_iter().flat_map(|index| opposite(primary, index)));
         found.extend(base.into_iter().flat_map(|base| costs(&arm.name, &arm.resources, &base.name, &base.resources)));
     }
     found
 }
 
-/// Median and tail, both beyond chance and in opposite directions.
-fn opposite(primary: &Primary<'_>, arm: usize) -> Option<String> {
-    let percentile = primary.percentile.filter(|percentile| percentile.ppm > 500_000)?;
-    if primary.refusal(arm, 0).is_some() {
-        return None;
-    }
-    let (median, tail) = (primary.contrast(arm, 0, 500_000)?.ratio, primary.contrast(arm, 0, percentile.ppm)?.ratio);
-    (direction(&median) * direction(&tail) < 0).then(|| {
+/// Two percentiles of the primary's step, both beyond chance and in opposite directions: the primary against the median
+/// and against the highest percentile beyond it that goes the other way.
+fn opposite(primary: &Primary<'_>, arm: usize) -> Vec<String> {
+    let Some(own) = primary.percentile else { return Vec::new() };
+    let median = PERCENTILES.into_iter().find(|percentile| percentile.ppm == MEDIAN_PPM);
+    let below = median.filter(|median| median.ppm < own.ppm).and_then(|low| between(primary, arm, (low, own)));
+    let mut beyond = PERCENTILES.into_iter().rev().filter(|percentile| percentile.ppm > own.ppm);
+    below.into_iter().chain(beyond.find_map(|high| between(primary, arm, (own, high)))).collect()
+}
+
+fn between(primary: &Primary<'_>, arm: usize, (low, high): (Percentile, Percentile)) -> Option<String> {
+    let ratio = |percentile: Percentile| {
+        let is_refused = primary.refusal_at(arm, 0, percentile.ppm).is_some();
+        primary.contrast(arm, 0, percentile.ppm).filter(|_| !is_refused).map(|contrast| contrast.ratio)
+    };
+    let (of_low, of_high) = (ratio(low)?, ratio(high)?);
+    (direction(&of_low) * direction(&of_high) < 0).then(|| {
         let word = |ratio: &Interval| if direction(ratio) < 0 { "lower" } else { "higher" };
+        let (name, far) = match low.ppm == MEDIAN_PPM {
+            true => ("the median", "the tail"),
+            false => (low.label, high.label),
+        };
         format!(
-            "{}: the median is {} and the tail {}: P50 {}, {} {} of {}'s.",
+            "{}: {name} is {} and {far} {}: {} {}, {} {} of {}'s.",
             primary.name(arm),
-            word(&median),
-            word(&tail),
-            shown(&median),
-            percentile.label,
-            shown(&tail),
+            word(&of_low),
+            word(&of_high),
+            low.label,
+            shown(&of_low),
+            high.label,
+            shown(&of_high),
             primary.name(0)
         )
     })

@@ -55,6 +55,16 @@ impl Cells {
         self.against_base.iter().find(|cell| cell.arm == arm)
     }
 
+    /// Arms of another runtime that are shown to beat this one of today's by the bar. Whether they may win themselves is
+    /// another question: one that fails against a third arm still denies that this one suffices.
+    pub fn beaten_by<'a>(&'a self, arm: &'a str) -> impl Iterator<Item = &'a str> {
+        let beats = |cell: &&PrimaryCell| {
+            let is_sound = cell.tier == Tier::MigrationEffect && !cell.low_confidence;
+            is_sound && cell.p_bar.is_some_and(|p| p <= P_BAR_MOST)
+        };
+        self.against_today.iter().filter(move |cell| cell.against == arm).filter(beats).map(|cell| cell.arm.as_str())
+    }
+
     /// Fills the p-values that are adjusted over several arms.
     pub fn adjust(&mut self, roles: &Roles) {
         let others = &roles.others_all;
@@ -84,12 +94,14 @@ impl Cells {
             let ratio = |arm: &String| self.against_base(arm).and_then(|cell| cell.ratio).map_or(f64::MAX, |r| r.value);
             arms.into_iter().min_by(|a, b| ratio(a).total_cmp(&ratio(b))).cloned()
         };
-        let wins = |arm: &&String| self.of_arm(arm).all(is_beyond) && self.of_arm(arm).next().is_some();
+        let wins = |arm: &&String| {
+            roles.fault(arm).is_none() && self.of_arm(arm).all(is_beyond) && self.of_arm(arm).next().is_some()
+        };
         if let Some(arm) = best(roles.others.iter().filter(wins).collect()) {
             return Conclusion::Migrate(arm);
         }
-        let beaten = |arm: &str| self.against_today.iter().any(|cell| cell.against == arm && is_beyond(cell));
-        if let Some(arm) = best(roles.today.iter().filter(wins).filter(|arm| !beaten(arm)).collect()) {
+        let is_beaten = |arm: &String| self.beaten_by(arm).next().is_some();
+        if let Some(arm) = best(roles.today.iter().filter(wins).filter(|arm| !is_beaten(arm)).collect()) {
             return Conclusion::FixInPlace(arm);
         }
         let alternatives = || roles.others.iter().chain(&roles.today);

@@ -3,7 +3,7 @@
 use crate::counts::PERCENTILES;
 use crate::decision::{Estimate, PrimaryCell, Tier};
 use crate::tails::Refusal;
-use crate::units::{plural, ratio, ratio_with_interval, time_difference};
+use crate::units::{plural, ratio, ratio_with_interval, round_time, time_difference};
 use regauge_traces::study::Design;
 
 /// `P99.9 of all requests`, `P99 of connect`.
@@ -48,8 +48,14 @@ pub fn cell(cell: &PrimaryCell, design: &Design, label: &str) -> String {
             "the interval allows too much to say more".to_owned()
         }
     };
+    let by_floor =
+        cell.excludes_worth && cell.ratio.and_then(|ratio| ratio.low).is_some_and(|low| low < design.worth_ratio);
+    let floor = match by_floor {
+        true => format!(", and what it gains lies within the floor of {}", round_time(design.floor_ms * 1e6)),
+        false => String::new(),
+    };
     let low = if cell.low_confidence { ", of low confidence (fewer than 50 independent episodes)" } else { "" };
-    format!("{label}: {}; {meaning}{low}.", effect(cell))
+    format!("{label}: {}; {meaning}{floor}{low}.", effect(cell))
 }
 
 /// Why a cell is refused.

@@ -8,7 +8,8 @@
 //! in 0.4 % of runs, so that among 60 runs one study in five would be refused for nothing, and the median study would lose
 //! 45 % of its samples. So the cut is walked back from MSER's minimum, two seconds at a time, while these two seconds lie
 //! within 5 % (or within three standard errors) of the level after the minimum. A run has no steady state when its minimum
-//! lies at its middle and nothing of it can be walked back.
+//! lies at its middle and nothing of it can be walked back, or when the cut lies beyond its first quarter and the halves
+//! of what follows differ: of a slow drift some is walked back, and its minimum lies near the middle more often than at it.
 
 pub mod mser;
 pub mod step;
@@ -25,6 +26,10 @@ use crate::source::Source;
 pub const WINDOW_NS: u64 = 500_000_000;
 /// Fewer windows than this are too short a run for the test for a step.
 const WINDOWS_MIN: usize = 20;
+/// A level that holds from within the first quarter of a run on is one; from later on it has to be tested.
+const SETTLED_BY: usize = 4;
+/// Standard errors by which the halves of a settled run may differ.
+const MOVING_ERRORS: f64 = 4.5;
 
 /// A run's level over time.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +106,7 @@ pub fn judge(levels: &[Level], planned_ns: u64, seed: u64) -> SteadyState {
         let z = level.values();
         let (minimum, at_last) = mser::truncation(&z);
         let d = walk_back(&z, minimum);
-        if at_last && d == minimum {
+        if !is_settled(&z, d, (minimum, at_last)) {
             steady.not_reached.push(level.name());
         } else {
             largest = largest.max(level.windows.get(d).map_or(0, |(start, _)| *start));
@@ -135,6 +140,28 @@ fn walk_back(z: &[f64], mut d: usize) -> usize {
         d = from;
     }
     d
+}
+
+/// Whether a run that is cut at `d` has a level from there on: surely when that is within its first quarter, later when
+/// it is the same in both halves of what is left. A minimum at the middle of which nothing was walked back is none.
+fn is_settled(z: &[f64], d: usize, (minimum, at_last): (usize, bool)) -> bool {
+    let after = z.get(d..).unwrap_or(&[]);
+    d <= z.len() / SETTLED_BY || !(at_last && d == minimum || is_moving(after))
+}
+
+/// Whether the means of a series' two halves differ by more than half of what counts as a change, and beyond chance: a
+/// study has many runs, and each of them may refuse it.
+fn is_moving(z: &[f64]) -> bool {
+    let (first, second) = z.split_at(z.len() / 2);
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let squares = |values: &[f64]| {
+        let mean = mean(values);
+        values.iter().map(|x| (x - mean).powi(2)).sum::<f64>()
+    };
+    let variance = (squares(first) + squares(second)) / z.len().saturating_sub(2) as f64;
+    let error = (variance * (1.0 / first.len() as f64 + 1.0 / second.len() as f64)).sqrt();
+    let least = (1.0 + step::CHANGE_LEAST).ln() / 2.0;
+    (mean(first) - mean(second)).abs() > least.max(MOVING_ERRORS * error)
 }
 
 /// A step of a run's level after the cut, if it is flagged.
@@ -211,6 +238,16 @@ mod tests {
         let steady = judge(&levels, 0, 1);
         assert_eq!(steady.not_reached, ["block 3 a"]);
         assert_eq!(steady.cut_ns, 0);
+    }
+
+    #[test]
+    fn a_slow_drift_is_no_steady_state() {
+        // 15 % over 60 windows: no two neighbouring groups differ by 5 %, and the runs never settle.
+        let mut random = Random(9);
+        let runs: Vec<Level> =
+            (0..20).map(|block| level(block, &mut random, |i| 12.0 + 1.15_f64.ln() * i / 60.0)).collect();
+        let steady = judge(&runs, 0, 1);
+        assert!(steady.not_reached.len() >= 15, "{:?}", steady.not_reached);
     }
 
     #[test]

@@ -128,6 +128,7 @@ pub fn decision(analysis: &Analysis, verdict: &'static str) -> Decision {
             first_stage: 10,
             sd: 0.26,
             arm: first.into(),
+            against: base.into(),
             wanted: 0.2,
             blocks: 12,
             beyond_max: false,
@@ -152,6 +153,11 @@ pub fn decision(analysis: &Analysis, verdict: &'static str) -> Decision {
             .collect(),
         loads: Some(loads(&arms)),
         trade_offs: vec![format!("{second}: the median falls (× 0.82) while P99.9 rises (× 1.42).")],
+        chosen: match verdict {
+            "MIGRATE" => Some(first.into()),
+            "FIX IN PLACE" => Some(today.into()),
+            _ => None,
+        },
         verdict,
         headline,
         why: vec![
@@ -189,6 +195,9 @@ fn loads(arms: &[&str]) -> LoadCurves {
                     percentile_ns: Some((2e6 * (1.0 + 8.0 * share.powi(4)) * if i == 0 { 1.0 } else { value }) as u64),
                     ratio: if i == 0 { None } else { estimate(value, value * 0.85, value * 1.18) },
                     why_none: None,
+                    p: (i > 0).then_some(0.01),
+                    p_holm: (i > 0).then_some(0.04),
+                    decided: i > 0,
                 }
             })
             .collect(),

@@ -182,7 +182,8 @@ pub fn write_study(dir: &Path, spec: &Spec) {
         settings: arm.settings.clone(),
     });
     // As JSON, so that a manifest of before a field was added is read too.
-    let stages = spec.stages.iter().map(|&(blocks, sized)| Stage { created: String::new(), blocks, sized });
+    let stages =
+        spec.stages.iter().map(|&(blocks, sized)| Stage { created: "2026-11-23T12:00:00Z".into(), blocks, sized });
     let manifest = json!({
         "design": spec.design,
         "stages": stages.collect::<Vec<_>>(),
@@ -235,6 +236,7 @@ fn write_run(dir: &Path, spec: &Spec, block: u32, position: u32, arm: &ArmSpec) 
         arm: arm.name.into(),
         position,
         started: "2026-11-23T10:00:00Z".into(),
+        question: None,
         valid,
         why_invalid: if valid { vec![] } else { vec!["driver lag p99 1.84 ms exceeds 1.00 ms".into()] },
         gates: vec![

@@ -79,6 +79,7 @@ fn write_run(dir: &Path, block: u32, position: u32, arm: &str, world: &World, va
         arm: arm.into(),
         position,
         started: "2026-11-23T10:00:00Z".into(),
+        question: None,
         valid,
         why_invalid: if valid { vec![] } else { vec!["steal 9 %".into()] },
         gates: vec![Gate { name: "steal".into(), passed: valid, measured: "9 %".into(), required: "≤ 3 %".into() }],

@@ -153,6 +153,7 @@ fn write_run(dir: &Path, block: u32, position: u32, truth: &Truth) {
         arm: truth.arm.into(),
         position,
         started: "2026-11-23T10:00:00Z".into(),
+        question: None,
         valid,
         why_invalid: if valid { vec![] } else { vec![format!("steal: {steal}; required: at most 3 %")] },
         gates: vec![

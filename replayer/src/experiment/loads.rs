@@ -141,7 +141,7 @@ fn find(
     let limits = config.gates.unwrap_or_else(|| GateLimits::for_layout(&layout));
     let arms = config.arms.resolve(&cpu::allowed(), &layout.server_cpus, crate::layout::driver_own(&layout))?;
     let budget = Budget::new(config.blocks, None);
-    let context = Context { config, store, arms, layout: layout.clone(), limits, budget };
+    let context = Context { config, store, arms, layout: layout.clone(), limits, budget, question: None };
     let _off_the_drivers_cpu = run::KeepOff::new(&layout);
     let request = request(&context, asked)?;
     let mut file = match earlier {

@@ -67,7 +67,7 @@ fn pilot(config: &StudyConfig, store: &Store, layout: &LayoutRecord, pace: &mut 
     };
     let limits = config.gates.unwrap_or_else(|| GateLimits::for_layout(layout));
     let budget = Budget::new(config.blocks, None);
-    let context = Context { config, store, arms, layout: layout.clone(), limits, budget };
+    let context = Context { config, store, arms, layout: layout.clone(), limits, budget, question: None };
     let _off_the_drivers_cpu = run::KeepOff::new(layout);
     let dir = context.store.fresh_data_dir("pilot")?;
     let trial = Trial { arm: &base, speed: config.speed, plan_ns: config.pilot_ns, dir: &dir };

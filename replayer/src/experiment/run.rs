@@ -142,6 +142,7 @@ pub(super) fn run(
         arm: arm.name.clone(),
         position,
         started,
+        question: context.question.clone(),
         valid: gates.iter().all(|g| g.passed),
         why_invalid: sentences(&gates),
         gates,

@@ -23,7 +23,7 @@ const SAME_HOST: [(&str, &str); 5] = [
     ("/facts/disk/mount_options", "the file system's options"),
 ];
 /// What may differ between two calls of the same study, or is compared by itself.
-const MAY_DIFFER: [&str; 6] = ["created", "command", "host", "blocks", "stages", "design"];
+const MAY_DIFFER: [&str; 7] = ["created", "command", "host", "blocks", "stages", "design", "speed"];
 
 /// An open and locked study directory.
 pub(super) struct Store {

@@ -229,6 +229,7 @@ fn run(arm: &str, state: Option<&str>, sound: bool) -> RunRecord {
         arm: arm.into(),
         position: 0,
         started: String::new(),
+        question: None,
         valid: sound,
         why_invalid: Vec::new(),
         gates: vec![gate("plan", sound, "", "")],

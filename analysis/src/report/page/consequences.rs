@@ -5,7 +5,7 @@
 
 use crate::analysis::Analysis;
 use crate::decide::words;
-use crate::decision::{Decision, Estimate, PrimaryCell, Tier};
+use crate::decision::{Decision, Estimate, PrimaryCell};
 use crate::units::{ratio, ratio_with_interval, round_time};
 use serde::Serialize;
 
@@ -22,27 +22,10 @@ pub struct Consequences {
     pub cost: Vec<String>,
 }
 
-/// The runtime of a stack: its name before the first dash.
-pub fn family<'a>(analysis: &'a Analysis, arm: &str) -> &'a str {
-    let stack = analysis.arms.iter().find(|summary| summary.name == arm).map_or("", |summary| summary.stack.as_str());
-    stack.split('-').next().unwrap_or(stack)
-}
-
-/// The arm beyond the bar that the verdict names: of another runtime for MIGRATE, of today's for FIX IN PLACE.
-pub fn chosen<'a>(analysis: &Analysis, decision: &'a Decision) -> Option<&'a PrimaryCell> {
-    let today = family(analysis, &analysis.base);
-    let other = match decision.verdict {
-        "MIGRATE" => true,
-        "FIX IN PLACE" => false,
-        _ => return None,
-    };
-    let beyond = decision.primary.iter().filter(|cell| cell.tier == Tier::MigrationEffect);
-    let of_kind = beyond.filter(|cell| (family(analysis, &cell.arm) != today) == other);
-    of_kind.min_by(|a, b| value(a).total_cmp(&value(b)))
-}
-
-fn value(cell: &PrimaryCell) -> f64 {
-    cell.ratio.map_or(f64::INFINITY, |estimate| estimate.value)
+/// The arm that the verdict names, against the base.
+pub fn chosen(decision: &Decision) -> Option<&PrimaryCell> {
+    let arm = decision.chosen.as_ref()?;
+    decision.primary.iter().find(|cell| cell.arm == *arm)
 }
 
 /// An estimate with its interval.
@@ -55,7 +38,7 @@ impl Consequences {
     pub fn of(analysis: &Analysis) -> Self {
         let decision = &analysis.decision;
         let (primary, base) = (words::primary(&decision.question.design), analysis.base.as_str());
-        let chosen = chosen(analysis, decision);
+        let chosen = chosen(decision);
         let arm = chosen.map_or("the arm named above", |cell| cell.arm.as_str());
         let mut now = Vec::new();
         match decision.verdict {

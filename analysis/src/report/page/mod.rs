@@ -6,6 +6,7 @@ mod consequences;
 mod effect;
 mod plain;
 mod record;
+mod reproduce;
 mod table;
 mod validity;
 

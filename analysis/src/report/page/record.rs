@@ -1,6 +1,7 @@
 //! The first page: the decision and what it rests on, in the order in which it is asked.
 
 use super::consequences::{Consequences, shown};
+use super::reproduce;
 use super::table::{Cell, Row, Table};
 use crate::analysis::Analysis;
 use crate::decide::words;
@@ -88,7 +89,7 @@ impl Record {
             no_alternatives: decision.no_alternatives.clone(),
             threats: decision.threats.clone(),
             consequences: Consequences::of(analysis),
-            reproduce: reproduce(study, decision),
+            reproduce: reproduce::facts(study, decision),
         }
     }
 }
@@ -341,39 +342,4 @@ fn load_notes(decision: &Decision) -> Vec<String> {
                 .to_owned(),
         ],
     }
-}
-
-fn reproduce(study: &Study, decision: &Decision) -> Vec<(&'static str, String)> {
-    let manifest = &study.manifest;
-    let mut again = format!(
-        "regauge replay trace.parquet --arms arms.toml --blocks {} --seed {} --layout {} --warmup {}us",
-        manifest.blocks,
-        manifest.seed,
-        manifest.layout.name,
-        manifest.warmup_ns / 1_000
-    );
-    if let Some(design) = &manifest.design {
-        again += &format!(
-            " --primary {}:{} --worth {} --equivalence {}..{} --floor {}ms --slo {}ms",
-            design.primary_step,
-            design.primary_percentile,
-            design.worth_ratio,
-            design.equivalent_low,
-            design.equivalent_high,
-            design.floor_ms,
-            design.slo_ms
-        );
-    }
-    again += " --out another-study";
-    let mut facts = vec![("Again, in the study's directory", again), ("Made by", manifest.command.join(" "))];
-    if !decision.question.hash.is_empty() {
-        facts.push(("Question's hash", decision.question.hash.clone()));
-    }
-    facts.extend([
-        ("Workload's hash", manifest.workload_hash.clone()),
-        ("Plan's hash", manifest.plan_hash.clone()),
-        ("Trace", manifest.trace_source.clone()),
-        ("Regauge", format!("{}, study of {}", manifest.regauge, manifest.created)),
-    ]);
-    facts
 }
