@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,11 @@ async fn leader(links: &Links<Tokio>, nodes: &BTreeMap<u64, Node>) -> u64 {
         for (id, node) in nodes {
             let Ok(channel) = links.channel(node.addr).await else { continue };
             let call = pb::Call { call: Some(pb::call::Call::Drop("nobody".into())) };
-            if MetaClient::new(channel).propose(pb::ProposeRequest { id: 1, calls: vec![call] }).await.is_ok() {
+            if MetaClient::new(channel)
+                .propose(pb::ProposeRequest { id: 1, calls: vec![call], caller: 0 })
+                .await
+                .is_ok()
+            {
                 return *id;
             }
         }
@@ -237,6 +241,25 @@ fn open_raw(addr: SocketAddr, name: &str) -> bool {
     stream.write_all(&packet).is_ok() && stream.read_exact(&mut answer).is_ok() && answer == [0x20, 2, 0, 0]
 }
 
+/// Waits for a process that ends by itself.
+fn ended(process: &mut Child, stack: &str) -> ExitStatus {
+    let started = Instant::now();
+    loop {
+        match process.try_wait().unwrap() {
+            Some(status) => return status,
+            None => assert!(started.elapsed() < LIMIT, "{stack}: it goes on"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// All that is still to be read.
+fn rest(from: &mut impl Read) -> String {
+    let mut text = String::new();
+    from.read_to_string(&mut text).unwrap();
+    text
+}
+
 /// RocksDB cannot write any more: the server says so and ends, and every CONNACK that it gave stands for a session that
 /// is there.
 #[test]
@@ -264,14 +287,15 @@ fn a_full_disk_stops_the_server_with_a_clear_error() {
         let mut server = Guard(command.spawn().unwrap());
         let _stdin = server.0.stdin.take();
         let mut stdout = BufReader::new(server.0.stdout.take().unwrap());
+        let mut stderr = server.0.stderr.take().unwrap();
+        // Read meanwhile: a full pipe would hold the server up.
+        let complaints = std::thread::spawn(move || rest(&mut stderr));
         let addr: SocketAddr = said(&mut stdout)["ready"]["addr"].as_str().unwrap().parse().unwrap();
         let granted: Vec<String> =
             (0..20_000).map(|n| format!("client-{n}")).take_while(|name| open_raw(addr, name)).collect();
         assert!((1..20_000).contains(&granted.len()), "{stack}: {} sessions", granted.len());
-        let status = server.0.wait().unwrap();
-        let mut text = String::new();
-        server.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        stdout.read_to_string(&mut text).unwrap();
+        let status = ended(&mut server.0, stack);
+        let text = complaints.join().unwrap() + &rest(&mut stdout);
         assert!(!status.success(), "{stack}: {text}");
         assert!(text.contains("must not acknowledge what it did not write"), "{stack}: {text}");
         assert!(!text.contains("panicked"), "{stack}: {text}");

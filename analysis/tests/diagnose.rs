@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::planted::{write_planted, write_planted_with};
+use common::planted::{write_planted, write_planted_lossy, write_planted_with};
 use common::stamps::Planted;
 use regauge_analysis::diagnose::{Diagnosis, Verdict, diagnose, terminal};
 use regauge_analysis::{Evaluation, lanes::slow::Kind};
@@ -107,6 +107,23 @@ fn of_calls_that_are_not_all_there_nothing_is_said() {
     assert_eq!(with(&diagnosis, Verdict::Refuted), ["batching"], "CONNECTs are counted by the driver");
     assert_eq!(with(&diagnosis, Verdict::Supported), [""; 0]);
     assert!(diagnosis.lanes_missing.iter().any(|sentence| sentence.contains("396 rows left out")), "{diagnosis:?}");
+}
+
+#[test]
+fn of_a_tail_without_stamps_nothing_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let planted = Planted { queued: 10 * MS, ..Planted::default() };
+    write_planted_lossy(dir.path(), 4, planted, &["batch-1"], |stamp| {
+        // Of a third of the slow CONNECTs.
+        stamp.conn.is_some_and(|conn| conn % 150 == 149)
+    });
+    let diagnosis = diagnose(dir.path(), false).unwrap();
+    let batching = diagnosis.hypotheses.iter().find(|judged| judged.name == "batching").unwrap();
+    assert_eq!((batching.verdict, batching.share), (Verdict::CannotTell, None), "{batching:?}");
+    assert!(batching.why.as_ref().unwrap().contains("lack stamps"), "{batching:?}");
+    assert!(batching.seen.starts_with("stamps of "), "{batching:?}");
+    let text = terminal::render(&diagnosis);
+    assert!(text.lines().all(|line| line.chars().count() <= 80 || line.contains("regauge explain")), "{text}");
 }
 
 #[test]

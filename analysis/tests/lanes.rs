@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::planted::write_planted;
+use common::planted::{write_planted, write_planted_with};
 use common::stamps::{META, POOL, Planted, SHARD, T0, World, blank, connects, meta};
 use common::{Spec, write_study};
 use proptest::prelude::*;
@@ -192,6 +192,83 @@ fn a_connect_whose_proposal_was_left_out_has_no_lanes() {
         world.meta.dropped = 1;
         assert_eq!(lanes(&world), [true, false, true]);
     }
+    // The batcher's own two moments: without them its time would be the network's.
+    for lost in [|stamp: &mut Stamp| stamp.sent_ns = None, |stamp: &mut Stamp| stamp.returned_ns = None] {
+        let mut world = whole.clone();
+        let proposals = world.stamps.iter_mut().filter(|stamp| stamp.event == Event::Proposal);
+        proposals.filter(|stamp| stamp.proposal == Some(1)).for_each(lost);
+        world.meta.thinned = 1;
+        let found: Vec<bool> =
+            RunLanes::of(&world.input()).requests.iter().map(|request| request.lanes.is_some()).collect();
+        assert_eq!(found, [true, false, true]);
+    }
+}
+
+#[test]
+fn a_slow_call_that_nobody_looked_at_is_not_put_down_to_the_disk() {
+    let applied = |event: Event| {
+        let mut world = connects(1, 1, Planted { runnable: 10 * MS, ..Planted::default() }, 1);
+        for call in world.stamps.iter_mut().filter(|stamp| stamp.event == event) {
+            (call.cpu_ns, call.run_delay_ns, call.wal_ns) = (None, None, None);
+            (call.memtable_ns, call.delay_ns, call.thread_wait_ns) = (None, None, None);
+        }
+        RunLanes::of(&world.input()).steps.pop().unwrap()
+    };
+    assert_eq!(applied(Event::Gap).lanes.largest(), Lane::Runnable);
+    let unread = applied(Event::Call).lanes;
+    assert_eq!(unread.get(Lane::OtherStorage), 0, "{unread:?}");
+    assert!(unread.get(Lane::Unattributed) > 9 * MS, "{unread:?}");
+}
+
+#[test]
+fn a_pool_thread_that_is_preempted_before_it_wakes_the_task_is_ready_to_run() {
+    let mut world = connects(1, 1, Planted::default(), 1);
+    let pool = SHARD + 7;
+    let call = world.stamps.iter_mut().find(|stamp| stamp.event == Event::Call && stamp.name == "set_last_applied");
+    let call = call.unwrap();
+    (call.thread, call.woken_ns) = (pool, call.finished_ns.map(|ns| ns + 50_000));
+    call.resumed_ns = call.woken_ns;
+    let mut gap = blank(Event::Gap, "", pool);
+    (gap.started_ns, gap.finished_ns, gap.run_delay_ns) = (call.finished_ns, call.woken_ns, Some(45_000));
+    world.stamps.push(gap);
+    let step = RunLanes::of(&world.input()).steps.pop().unwrap();
+    assert_eq!((step.lanes.get(Lane::Runnable), step.lanes.get(Lane::Unattributed)), (45_000, 5_000), "{step:?}");
+}
+
+#[test]
+fn a_tail_of_which_too_much_is_unseen_has_no_mean() {
+    let tail_of = |lost: u64| {
+        let mut world = connects(600, 100, Planted { wal: 10 * MS, ..Planted::default() }, 1);
+        // The six with a planted wait are the slowest; the rows of some of them were left out.
+        let is_lost = |stamp: &Stamp| stamp.conn.is_some_and(|conn| conn % 100 == 99 && conn / 100 < lost);
+        world.stamps.retain(|stamp| !is_lost(stamp));
+        let run = RunLanes::of(&world.input());
+        let arm = arm_lanes("x", &[RunTimes::of(0, &run)], 0);
+        let tail = arm.groups.iter().find(|group| group.step == "connect" && group.at == At::Tail).unwrap().clone();
+        (tail, arm.lacking(None))
+    };
+    let (whole, nothing) = tail_of(0);
+    assert!(whole.lanes_ns.is_some() && nothing.is_none(), "{whole:?}");
+    let (tail, lacking) = tail_of(1);
+    assert_eq!((tail.without_stamps, tail.lanes_ns, tail.latency_ns), (1, None, None));
+    assert!(tail.refused.unwrap().contains("more than a tenth"));
+    assert!(lacking.unwrap().contains("connect P99 and above"));
+}
+
+#[test]
+fn what_is_left_of_thinned_calls_has_no_mean_and_no_attribution() {
+    let planted = Planted { wal: 10 * MS, ..Planted::default() };
+    let of_calls = |left_out: u64| {
+        let dir = tempfile::tempdir().unwrap();
+        write_planted_with(dir.path(), 2, planted, &["no-wal"], &[], |meta| {
+            (meta.thinned, meta.calls_left_out) = (left_out, left_out);
+        });
+        let lanes = Evaluation::of(dir.path()).unwrap().analysis.lanes;
+        let groups: Vec<_> = lanes.into_iter().flat_map(|arm| arm.groups).collect();
+        let has_means = |step: &str| groups.iter().filter(|group| group.step == step).all(|g| g.lanes_ns.is_some());
+        (has_means("connect"), has_means("set_last_applied"))
+    };
+    assert_eq!((of_calls(0), of_calls(3)), ((true, true), (true, false)));
 }
 
 #[test]

@@ -144,7 +144,8 @@ fn measure<N: Native>(options: &Options, settings: &Settings, side: Side) -> Res
                     let answered = match side {
                         Side::Ours => node.propose(n, vec![call]).await.map(drop).map_err(|error| error.to_string()),
                         Side::Bare => {
-                            let written = node.openraft().client_write(Proposal { id: n, calls: vec![call] }).await;
+                            let written =
+                                node.openraft().client_write(Proposal { id: n, caller: 0, calls: vec![call] }).await;
                             written.map(drop).map_err(|error| error.to_string())
                         }
                     };

@@ -132,6 +132,65 @@ fn a_proposal_that_comes_again_is_answered_as_the_first_time() {
     }
 }
 
+/// The same calls under the same id by another caller are another proposal.
+#[test]
+fn callers_that_number_alike_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    TokioNative.block_on(async {
+        let node = alone::<TokioNative>(&Settings::default(), dir.path()).await;
+        let mut resumed = Vec::new();
+        for caller in [1, 1, 2, 2, 0] {
+            let replies = node.propose_for(caller, 5, vec![open("a", 0)]).await.unwrap();
+            resumed.push(matches!(replies[..], [MetaReply::Opened(Some(_))]));
+        }
+        assert_eq!(resumed, [false, false, true, true, true]);
+        node.shutdown().await.unwrap();
+    });
+}
+
+/// A restarted node that knows for sure of no applied entry applies all of them again, also those whose answers it has
+/// forgotten: what was acknowledged last is what is there.
+async fn what_came_last_stays<N: Native>() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of two databases that may have come differently far, only what a snapshot covers is sure; there is none yet.
+    let settings = Settings { last_applied: LastApplied::OwnDb, raft_sync: RaftSync::None, ..Settings::default() };
+    let version = |n: u32| put(record("a", n));
+    let large = SessionRecord { subscriptions: vec![("x".repeat(900_000), 1)], ..record("large", u32::MAX) };
+    let node = alone::<N>(&settings, dir.path()).await;
+    node.propose(0, vec![version(1)]).await.unwrap();
+    node.propose(1, vec![open("opened", 0)]).await.unwrap();
+    node.propose(2, vec![put(large)]).await.unwrap();
+    // Answers of 36 MB, so that those to the first entries are forgotten.
+    for n in 3..43 {
+        assert!(matches!(node.propose(n, vec![open("large", n)]).await.unwrap()[..], [MetaReply::Opened(Some(_))]));
+    }
+    node.propose(43, vec![version(2)]).await.unwrap();
+    node.propose(44, vec![MetaCall::DropSession { client: "opened".into() }]).await.unwrap();
+    assert_eq!(node.propose(45, vec![open("late", 0)]).await.unwrap(), [MetaReply::Opened(None)]);
+    let before = node.sessions().unwrap();
+    node.shutdown().await.unwrap();
+    drop(node);
+    let node = alone::<N>(&settings, dir.path()).await;
+    node.propose(46, vec![open("after", 0)]).await.unwrap();
+    let mut after = node.sessions().unwrap();
+    after.retain(|session| session.client != "after");
+    let names = |sessions: &[SessionRecord]| -> Vec<_> {
+        sessions.iter().map(|session| (session.client.clone(), session.expiry_s)).collect()
+    };
+    assert_eq!(names(&after), [("a".to_owned(), 2), ("large".to_owned(), 60), ("late".to_owned(), 60)]);
+    assert!(after == before, "filters are there too");
+    // Answered as the first time, though it found its own session when it was applied again.
+    assert_eq!(node.propose(45, vec![open("late", 0)]).await.unwrap(), [MetaReply::Opened(None)]);
+    node.shutdown().await.unwrap();
+}
+
+#[test]
+fn what_is_applied_again_ends_as_it_did() {
+    TokioNative.block_on(what_came_last_stays::<TokioNative>());
+    MonoioNative.block_on(what_came_last_stays::<MonoioNative>());
+    CompioNative.block_on(what_came_last_stays::<CompioNative>());
+}
+
 /// What was written with one setting is read with another.
 #[test]
 fn settings_may_change_between_runs() {
@@ -335,7 +394,7 @@ proptest! {
             MetaCall::DropSession { client },
         ];
         let log_id = LogId { leader_id: LeaderId { term, node_id: id }, index };
-        let proposal = Proposal { id, calls };
+        let proposal = Proposal { id, caller: unix_s, calls };
         let entry = Entry { log_id, payload: Payload::Normal(proposal.clone()) };
         let decoded: Entry = postcard::from_bytes(&postcard::to_stdvec(&entry).unwrap()).unwrap();
         prop_assert_eq!(decoded.log_id, log_id);

@@ -19,20 +19,25 @@ type Asked = (u64, Vec<MetaCall>);
 struct Fake {
     refuses_with: Arc<Mutex<Option<ProposeError>>>,
     seen: Arc<Mutex<Vec<Asked>>>,
+    callers: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Core for Fake {
-    async fn propose(&self, id: u64, calls: Vec<MetaCall>) -> Result<Vec<MetaReply>, ProposeError> {
+    async fn propose_for(&self, caller: u64, id: u64, calls: Vec<MetaCall>) -> Result<Vec<MetaReply>, ProposeError> {
         if let Some(error) = self.refuses_with.lock().unwrap().clone() {
             return Err(error);
         }
         let reply = |call: &MetaCall| match call {
+            MetaCall::OpenSession { record, clean: false, .. } if record.client == "many filters" => {
+                MetaReply::Opened(Some(many_filters()))
+            }
             MetaCall::OpenSession { record, clean: false, .. } => MetaReply::Opened(Some(record.clone())),
             MetaCall::OpenSession { .. } => MetaReply::Opened(None),
             _ => MetaReply::Stored,
         };
         let replies = calls.iter().map(reply).collect();
         self.seen.lock().unwrap().push((id, calls));
+        self.callers.lock().unwrap().push(caller);
         Ok(replies)
     }
 
@@ -45,6 +50,13 @@ impl Core for Fake {
 fn record(client: &str) -> SessionRecord {
     let subscriptions = vec![("a/#".to_owned(), 2), ("b".to_owned(), 0x2d)];
     SessionRecord { client: client.to_owned(), expiry_s: 7, subscriptions, left_unix_s: Some(3) }
+}
+
+/// A session that a proposal could not bring at once.
+fn many_filters() -> SessionRecord {
+    let filter = |n: usize| (format!("{n}/{}", "x".repeat(60_000)), 1);
+    let subscriptions: Vec<_> = (0..2 * PROPOSAL_BYTES_MAX / 60_000).map(filter).collect();
+    SessionRecord { client: "many filters".to_owned(), expiry_s: 7, subscriptions, left_unix_s: None }
 }
 
 fn open(client: &str, clean: bool) -> MetaCall {
@@ -85,6 +97,7 @@ macro_rules! on_every_runtime {
 on_every_runtime! {
     a_proposal_goes_there_and_back
     beyond_a_limit_nothing_is_proposed
+    a_resumed_session_may_be_larger_than_a_proposal
     statuses_are_those_of_the_contract
     the_client_follows_the_leader
     the_client_finds_a_node_that_comes_back
@@ -165,11 +178,24 @@ async fn beyond_a_limit_nothing_is_proposed<N: Net>() {
     end(own, running).await;
 }
 
+async fn a_resumed_session_may_be_larger_than_a_proposal<N: Net>() {
+    let (running, own) = (start::<N>(), tasks::<N>());
+    let replies = client(&own, &[running.addr]).propose(1, &[open("many filters", false)]).await.unwrap();
+    assert_eq!(replies, [MetaReply::Opened(Some(many_filters()))]);
+    // Who proposes comes along.
+    let mut raw = MetaClient::new(Links::new(own.clone()).channel(running.addr).await.unwrap());
+    let call = pb::Call { call: Some(pb::call::Call::Drop("x".into())) };
+    raw.propose(pb::ProposeRequest { id: 1, calls: vec![call], caller: u64::MAX - 5 }).await.unwrap();
+    assert_eq!(*running.core.callers.lock().unwrap(), [0, u64::MAX - 5]);
+    drop(raw);
+    end(own, running).await;
+}
+
 async fn statuses_are_those_of_the_contract<N: Net>() {
     let (running, own) = (start::<N>(), tasks::<N>());
     let mut raw = MetaClient::new(Links::new(own.clone()).channel(running.addr).await.unwrap());
     let call = pb::Call { call: Some(pb::call::Call::Drop("x".into())) };
-    let request = || pb::ProposeRequest { id: 1, calls: vec![call.clone()] };
+    let request = || pb::ProposeRequest { id: 1, calls: vec![call.clone()], caller: 0 };
     let leader: SocketAddr = "[::1]:7".parse().unwrap();
     for (error, code, metadata) in [
         (ProposeError::Beyond("too much".into()), Code::ResourceExhausted, None),
@@ -183,9 +209,9 @@ async fn statuses_are_those_of_the_contract<N: Net>() {
         assert_eq!(status.metadata().get("leader").map(|leader| leader.to_str().unwrap()), metadata);
     }
     let large = pb::Call { call: Some(pb::call::Call::Drop("x".repeat(PROPOSAL_BYTES_MAX))) };
-    let status = raw.propose(pb::ProposeRequest { id: 1, calls: vec![large] }).await.unwrap_err();
+    let status = raw.propose(pb::ProposeRequest { id: 1, calls: vec![large], caller: 0 }).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    let empty = pb::ProposeRequest { id: 1, calls: vec![pb::Call { call: None }] };
+    let empty = pb::ProposeRequest { id: 1, calls: vec![pb::Call { call: None }], caller: 7 };
     assert_eq!(raw.propose(empty).await.unwrap_err().code(), Code::InvalidArgument);
     drop(raw);
     end(own, running).await;

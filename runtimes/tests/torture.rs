@@ -1,15 +1,16 @@
 //! kill -9 while proposals are under way, and a disk that is full: what was acknowledged is there after a restart.
 //!
-//! The node that dies is a process of its own: this test's executable, started again for [`child`] alone. It prints
-//! what was acknowledged; the parent kills it at some moment, opens the store and looks. `TORTURE_ROUNDS` says how
+//! The node that dies is a process of its own: this test's executable, started again for [`child`] alone. It opens
+//! sessions, drops every second one of them, and writes one per client again and again; it prints what was acknowledged; the parent kills it at some moment, opens the store and looks. `TORTURE_ROUNDS` says how
 //! often per stack (`just torture-raft`: 50). A kill leaves the page cache: what a loss of power would take is not
 //! tested here.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod meta;
 
-use meta::{LIMIT, alone, member_alone, open};
+use meta::{LIMIT, alone, member_alone, open, put, record};
 use openraft::AsyncRuntime;
+use regauge_runtimes::broker::effect::MetaCall;
 use regauge_runtimes::meta::Store;
 use regauge_runtimes::meta::api::{Core, ProposeError};
 use regauge_runtimes::meta::native::{CompioNative, MonoioNative, Native, TokioNative};
@@ -17,7 +18,7 @@ use regauge_runtimes::meta::network::Alone;
 use regauge_runtimes::meta::raft::RaftNode;
 use regauge_runtimes::settings::{LastApplied, Placement, RaftSync, Settings};
 use regauge_runtimes::stamps::Role;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -77,10 +78,20 @@ async fn load<N: Native>(dir: &Path, round: usize) {
     for client in 0..CLIENTS {
         let (node, failed) = (node.clone(), failed.clone());
         N::start(Role::Raft, async move {
-            for n in 0.. {
-                let name = format!("{round}-{client}-{n}");
-                match node.propose(n, vec![open(&name, n)]).await {
-                    Ok(_) => say(&format!("acknowledged {name}")),
+            for n in 0_u64.. {
+                let opened = |n: u64| format!("{round}-{client}-{n}");
+                // Versions grow from round to round.
+                let (kept, version) = (format!("kept-{client}"), (round as u64) << 20 | n);
+                let (call, done) = match n % 4 {
+                    0 | 1 => (open(&opened(n), n), format!("acknowledged {}", opened(n))),
+                    2 => {
+                        say(&format!("dropping {}", opened(n - 1)));
+                        (MetaCall::DropSession { client: opened(n - 1) }, format!("dropped {}", opened(n - 1)))
+                    }
+                    _ => (put(record(&kept, version as u32)), format!("written {kept} {version}")),
+                };
+                match node.propose(n, vec![call]).await {
+                    Ok(_) => say(&done),
                     Err(ProposeError::Failed(error)) => return failed.send(error).unwrap(),
                     Err(other) => panic!("{other}"),
                 }
@@ -121,12 +132,35 @@ impl Process {
     }
 }
 
-fn acknowledged(line: &str) -> Option<String> {
-    line.strip_prefix("acknowledged ").map(str::to_owned)
+/// What a process said of what became of its proposals.
+#[derive(Default)]
+struct Acknowledged {
+    opened: BTreeSet<String>,
+    /// Proposed: they may be there or not.
+    dropping: BTreeSet<String>,
+    dropped: BTreeSet<String>,
+    /// The last version of each.
+    written: BTreeMap<String, u32>,
+}
+
+impl Acknowledged {
+    fn hear(&mut self, line: &str) {
+        let (what, name) = line.split_once(' ').unwrap();
+        match what {
+            "acknowledged" => _ = self.opened.insert(name.to_owned()),
+            "dropping" => _ = self.dropping.insert(name.to_owned()),
+            "dropped" => _ = self.dropped.insert(name.to_owned()),
+            "written" => {
+                let (name, version) = name.split_once(' ').unwrap();
+                self.written.insert(name.to_owned(), version.parse().unwrap());
+            }
+            other => panic!("{other}"),
+        }
+    }
 }
 
 /// Opens the store and compares. What was under way at the kill may be there or not.
-fn look(dir: &Path, round: usize, acknowledged: &BTreeSet<String>) {
+fn look(dir: &Path, round: usize, acknowledged: &Acknowledged) {
     TokioNative.block_on(async {
         let store = Arc::new(Store::open_for(&dir.join("meta"), &settings(round)).unwrap());
         let node =
@@ -134,9 +168,16 @@ fn look(dir: &Path, round: usize, acknowledged: &BTreeSet<String>) {
         node.wait_for_leader(LIMIT).await.unwrap();
         // All that the log holds is applied before this is.
         node.propose(0, vec![open("afterwards", 0)]).await.unwrap();
-        let sessions: BTreeSet<_> = node.sessions().unwrap().into_iter().map(|session| session.client).collect();
-        let lost: Vec<_> = acknowledged.difference(&sessions).collect();
-        assert!(lost.is_empty(), "round {round}: {} of {} are lost: {lost:?}", lost.len(), acknowledged.len());
+        let sessions: BTreeMap<_, _> =
+            node.sessions().unwrap().into_iter().map(|session| (session.client, session.expiry_s)).collect();
+        let Acknowledged { opened, dropping, dropped, written } = acknowledged;
+        let lost: Vec<_> = opened.difference(dropping).filter(|name| !sessions.contains_key(*name)).collect();
+        assert!(lost.is_empty(), "round {round}: {} of {} are lost: {lost:?}", lost.len(), opened.len());
+        let back: Vec<_> = dropped.iter().filter(|name| sessions.contains_key(*name)).collect();
+        assert!(back.is_empty(), "round {round}: {} of {} came back: {back:?}", back.len(), dropped.len());
+        let is_old = |(name, version): &(&String, &u32)| sessions.get(*name).is_none_or(|stored| stored < version);
+        let old: Vec<_> = written.iter().filter(is_old).collect();
+        assert!(old.is_empty(), "round {round}: older than acknowledged: {old:?}");
         node.shutdown().await.unwrap();
     });
 }
@@ -144,19 +185,20 @@ fn look(dir: &Path, round: usize, acknowledged: &BTreeSet<String>) {
 fn torture(stack: &str) {
     let rounds = std::env::var("TORTURE_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
-    let mut all = BTreeSet::new();
+    let mut all = Acknowledged::default();
     for round in 0..rounds {
         let Process { mut child, lines } = Process::start(stack, dir.path(), round, "no");
-        all.extend(acknowledged(&lines.recv_timeout(LIMIT).unwrap()));
+        all.hear(&lines.recv_timeout(LIMIT).unwrap());
         let more = RandomState::new().hash_one(round) % 500;
         std::thread::sleep(Duration::from_millis(more));
         child.kill().unwrap();
         child.wait().unwrap();
-        all.extend(lines.iter().filter_map(|line| acknowledged(&line)));
+        lines.iter().for_each(|line| all.hear(&line));
         look(dir.path(), round, &all);
     }
-    println!("{stack}: killed {rounds} times, {} proposals acknowledged, none lost", all.len());
-    assert!(all.len() > rounds, "hardly anything was under way");
+    let Acknowledged { opened, dropped, written, .. } = &all;
+    println!("{stack}: killed {rounds} times, {} opened, {} dropped, none lost", opened.len(), dropped.len());
+    assert!(opened.len() > rounds && !dropped.is_empty() && !written.is_empty(), "hardly anything was under way");
 }
 
 #[test]
@@ -185,11 +227,11 @@ fn a_full_disk_stops_the_node_and_loses_nothing() {
     for (round, stack) in ["tokio-shared", "monoio", "compio"].into_iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let Process { mut child, lines } = Process::start(stack, dir.path(), round, "yes");
-        let (mut all, mut failures) = (BTreeSet::new(), Vec::new());
+        let (mut all, mut failures) = (Acknowledged::default(), Vec::new());
         for line in lines {
             match line.strip_prefix("failed ") {
                 Some(failure) => failures.push(failure.to_owned()),
-                None => all.extend(acknowledged(&line)),
+                None => all.hear(&line),
             }
         }
         assert!(child.wait().unwrap().success());
@@ -198,7 +240,7 @@ fn a_full_disk_stops_the_node_and_loses_nothing() {
             let says = ["File too large", "the node stops", "see that the disk has space", "meta"];
             assert!(says.iter().all(|part| failure.contains(part)), "{failure}");
         }
-        assert!(!all.is_empty());
+        assert!(!all.opened.is_empty());
         look(dir.path(), round, &all);
     }
 }

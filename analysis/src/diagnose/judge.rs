@@ -12,7 +12,7 @@
 //!
 //! Without run delay in the base arm's stamps (a kernel without schedstat) nothing can be told of what rests on `runnable`
 //! or on storage, and nothing else can be supported: preemption would look the same. Nor can anything be told of calls of
-//! which some were left out.
+//! which some were left out, nor of a tail of which more than a tenth has no stamps.
 //!
 //! Several causes can be supported: they may act together. Intervals are not adjusted for the number of hypotheses,
 //! since a verdict needs two predictions that are measured apart.
@@ -21,7 +21,7 @@ use super::hypotheses::Hypothesis;
 use crate::compare::{contrast, t_critical};
 use crate::counts::{Counts, rank};
 use crate::lanes::Lanes;
-use crate::lanes::aggregate::{CONNECT, REQUESTS_MIN, RunTimes, SET_LAST_APPLIED, Timed};
+use crate::lanes::aggregate::{CONNECT, REQUESTS_MIN, RunTimes, SET_LAST_APPLIED, Timed, too_few};
 use crate::lanes::lane::share;
 use crate::lanes::study::ArmTimes;
 use crate::units::ratio_with_interval;
@@ -101,11 +101,11 @@ pub struct Judged {
 
 /// Judges one hypothesis. `of` finds an arm's times; `None` when the study has no such arm.
 pub fn judge<'a>(hypothesis: &Hypothesis, base: &ArmTimes, of: impl Fn(&str) -> Option<&'a ArmTimes>) -> Judged {
-    let (share, tail_samples, samples) = tail_share(base, hypothesis);
+    let tail = Tail::of(base, hypothesis);
     let arms: Vec<ArmSeen> =
         hypothesis.arms.iter().filter_map(|name| Some(compare(of(name)?, base, hypothesis.step))).collect();
     let compared = hypothesis.arms.iter().filter_map(|name| of(name)).chain([base]);
-    let (verdict, why) = match (unseen(hypothesis, base, compared), decide(share, samples, &arms, hypothesis)) {
+    let (verdict, why) = match (unseen(hypothesis, base, compared), decide(&tail, &arms, hypothesis)) {
         (Unseen::Lane(why), _) | (Unseen::Rival(why), (Verdict::Supported, _)) => (Verdict::CannotTell, Some(why)),
         (_, decided) => decided,
     };
@@ -113,11 +113,11 @@ pub fn judge<'a>(hypothesis: &Hypothesis, base: &ArmTimes, of: impl Fn(&str) -> 
         name: hypothesis.name,
         title: hypothesis.title,
         predicts: hypothesis.predicts,
-        seen: seen(hypothesis, share, tail_samples, &arms),
+        seen: seen(hypothesis, &tail, &arms),
         verdict,
         why,
-        share,
-        tail_samples,
+        share: tail.share.ok(),
+        tail_samples: tail.with,
         arms,
     }
 }
@@ -154,21 +154,40 @@ fn times_of<'a>(run: &'a RunTimes, step: &str) -> &'a [Timed] {
     if step == CONNECT { &run.batched } else { whole() }
 }
 
-/// The share of the hypothesis' lanes in the slowest 1 %, the size of that, and of the whole; no share of fewer than five.
-fn tail_share(base: &ArmTimes, hypothesis: &Hypothesis) -> (Option<f64>, u64, u64) {
-    let mut times: Vec<&Timed> = base.runs.iter().flat_map(|run| times_of(run, hypothesis.step)).collect();
-    times.sort_by_key(|(ns, _)| *ns);
-    let samples = times.len() as u64;
-    let from = usize::try_from(rank(samples, TAIL_PPM)).unwrap_or(usize::MAX).saturating_sub(1);
-    let tail = times.get(from..).unwrap_or(&[]).iter().filter_map(|(ns, lanes)| Some((ns, lanes.as_ref()?)));
-    let (mut n, mut whole, mut sum) = (0, 0_u64, Lanes::default());
-    for (ns, lanes) in tail {
-        n += 1;
-        whole = whole.saturating_add(*ns);
-        sum.extend(lanes);
+/// The slowest 1 % of the base arm.
+struct Tail {
+    /// The share of the hypothesis' lanes in it, or why nothing can be said of that.
+    share: Result<f64, String>,
+    /// How many are in it, and how many of them have stamps.
+    all: u64,
+    with: u64,
+}
+
+impl Tail {
+    fn of(base: &ArmTimes, hypothesis: &Hypothesis) -> Tail {
+        let mut times: Vec<&Timed> = base.runs.iter().flat_map(|run| times_of(run, hypothesis.step)).collect();
+        times.sort_by_key(|(ns, _)| *ns);
+        let samples = times.len() as u64;
+        let from = usize::try_from(rank(samples, TAIL_PPM)).unwrap_or(usize::MAX).saturating_sub(1);
+        let tail = times.get(from..).unwrap_or(&[]);
+        let (mut with, mut whole, mut sum) = (0, 0_u64, Lanes::default());
+        for (ns, lanes) in tail.iter().filter_map(|(ns, lanes)| Some((ns, lanes.as_ref()?))) {
+            with += 1;
+            whole = whole.saturating_add(*ns);
+            sum.extend(lanes);
+        }
+        let all = tail.len() as u64;
+        let matching = hypothesis.lanes.iter().map(|lane| sum.get(*lane)).sum();
+        let share = match too_few(with, all) {
+            None => Ok(share(matching, whole)),
+            Some(_) if all < REQUESTS_MIN => {
+                let needed = (REQUESTS_MIN - 1) * 100;
+                Err(format!("{samples} samples in the base arm; it takes more than {needed}"))
+            }
+            Some(why) => Err(format!("of the base arm's slowest 1 %, {why}; what they went through is not known")),
+        };
+        Tail { share, all, with }
     }
-    let matching = hypothesis.lanes.iter().map(|lane| sum.get(*lane)).sum();
-    ((n >= REQUESTS_MIN).then(|| share(matching, whole)), n, samples)
 }
 
 fn compare(arm: &ArmTimes, base: &ArmTimes, step: &str) -> ArmSeen {
@@ -191,11 +210,11 @@ fn compare(arm: &ArmTimes, base: &ArmTimes, step: &str) -> ArmSeen {
     }
 }
 
-fn decide(share: Option<f64>, samples: u64, arms: &[ArmSeen], hypothesis: &Hypothesis) -> (Verdict, Option<String>) {
+fn decide(tail: &Tail, arms: &[ArmSeen], hypothesis: &Hypothesis) -> (Verdict, Option<String>) {
     let cannot = |why: String| (Verdict::CannotTell, Some(why));
-    let Some(share) = share else {
-        let needed = (REQUESTS_MIN - 1) * 100;
-        return cannot(format!("{samples} samples in the base arm; it takes more than {needed}"));
+    let share = match &tail.share {
+        Ok(share) => *share,
+        Err(why) => return cannot(why.clone()),
     };
     if arms.is_empty() {
         return cannot(format!("no run of {}", hypothesis.arms.join(", ")));
@@ -248,12 +267,14 @@ fn blocks_for(arm: &ArmSeen, bound: f64) -> Option<u64> {
     })
 }
 
-fn seen(hypothesis: &Hypothesis, share: Option<f64>, tail: u64, arms: &[ArmSeen]) -> String {
+fn seen(hypothesis: &Hypothesis, tail: &Tail, arms: &[ArmSeen]) -> String {
     let lanes: Vec<&str> = hypothesis.lanes.iter().map(|lane| lane.label()).collect();
     let unit = if hypothesis.step == CONNECT { "CONNECTs" } else { "calls" };
-    let mut parts = vec![match share {
-        Some(share) => format!("{} {:.0} % of the slowest {tail} {unit}", lanes.join(" + "), share * 100.0),
-        None => format!("only {tail} {unit} in the slowest 1 %"),
+    let Tail { all, with, .. } = tail;
+    let mut parts = vec![match &tail.share {
+        Ok(share) => format!("{} {:.0} % of the slowest {with} {unit}", lanes.join(" + "), share * 100.0),
+        Err(_) if all == with => format!("only {all} {unit} in the slowest 1 %"),
+        Err(_) => format!("stamps of {with} of {all} {unit} in the slowest 1 %"),
     }];
     parts.extend(arms.iter().map(|arm| match arm.ratio {
         Some(ratio) => format!("{} {}", arm.arm, ratio_with_interval(ratio, arm.low.zip(arm.high))),

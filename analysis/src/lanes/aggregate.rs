@@ -1,7 +1,9 @@
 //! Mean lanes of an arm's requests around the median and in the tail, per step, all valid runs together.
 //!
 //! Means of lanes may be added and compared, which percentiles of lanes may not: the requests are chosen by their whole
-//! latency first, and then their lanes are averaged. Groups of fewer than five requests are refused.
+//! latency first, and then their lanes are averaged. Groups are refused that have fewer than five requests, or in which
+//! more than a tenth lack stamps: what rows are left out is no matter of chance. So are the groups of `set_last_applied`
+//! where calls were left out, since these are then the slow ones and a sample of the rest.
 
 use super::lane::{Lane, Lanes, share};
 use super::{CLOCK_NOISE_NS, RunLanes, Taken};
@@ -11,6 +13,9 @@ use std::collections::BTreeMap;
 
 /// Fewer requests than this say nothing in the mean.
 pub const REQUESTS_MIN: u64 = 5;
+
+/// In a group at most one in so many may lack stamps.
+const UNSEEN_MOST: u64 = 10;
 
 /// The step that stands for the meta-service's own write of the last applied id.
 pub const SET_LAST_APPLIED: &str = "set_last_applied";
@@ -81,6 +86,38 @@ pub struct ArmLanes {
     pub largest_gap_ns: u64,
 }
 
+impl Group {
+    /// All requests in it.
+    pub fn all(&self) -> u64 {
+        self.requests + self.without_stamps
+    }
+
+    fn refuse(&mut self, why: String) {
+        self.refused = Some(why);
+        (self.latency_ns, self.lanes_ns, self.shares) = (None, None, None);
+    }
+}
+
+impl ArmLanes {
+    /// Where requests are in no mean for want of stamps, for people; `None` when they are nowhere. Of one step, or of all.
+    pub fn lacking(&self, step: Option<&str>) -> Option<String> {
+        let groups = self.groups.iter().filter(|group| step.is_none_or(|step| group.step == step));
+        let say = |g: &Group| format!("{} of {} {} {}", g.without_stamps, g.all(), g.step, g.at.label());
+        let lacking: Vec<String> = groups.filter(|group| group.without_stamps > 0).map(say).collect();
+        (!lacking.is_empty()).then(|| format!("{}: without stamps {}", self.arm, lacking.join(", ")))
+    }
+}
+
+/// Why a mean of `with` requests with stamps, of `all` in the group, would say nothing; `None` when it says something.
+pub fn too_few(with: u64, all: u64) -> Option<String> {
+    if with < REQUESTS_MIN {
+        return Some(format!("{with} of them have stamps, and a mean needs {REQUESTS_MIN}"));
+    }
+    let without = all.saturating_sub(with);
+    let is_too_much = without.saturating_mul(UNSEEN_MOST) > all;
+    is_too_much.then(|| format!("{without} of {all} lack stamps, more than a tenth"))
+}
+
 /// A time with its lanes, if any are known.
 pub type Timed = (u64, Option<Lanes>);
 
@@ -135,7 +172,11 @@ pub fn arm_lanes(arm: &str, runs: &[RunTimes], without: u64) -> ArmLanes {
     let all = || pooled.values().flatten();
     let gap = |(ns, lanes): &Timed| lanes.map_or(0, |lanes| lanes.total().abs_diff(*ns));
     let largest_gap_ns = all().map(gap).max().unwrap_or(0);
-    let groups: Vec<Group> = pooled.into_iter().flat_map(|(step, times)| both(step, times)).collect();
+    let mut groups: Vec<Group> = pooled.into_iter().flat_map(|(step, times)| both(step, times)).collect();
+    if runs.iter().any(|run| run.taken.calls_left_out > 0) {
+        let of_calls = groups.iter_mut().filter(|group| group.step == SET_LAST_APPLIED);
+        of_calls.for_each(|group| group.refuse("calls were left out".to_owned()));
+    }
     let (mut unattributed, mut whole) = (0.0, 0.0);
     for group in groups.iter().filter(|group| group.at == At::Tail && group.step != SET_LAST_APPLIED) {
         if let (Some(lanes), n) = (&group.lanes_ns, group.requests as f64) {
@@ -180,8 +221,8 @@ fn group(step: &str, at: At, members: &[Timed]) -> Group {
         lanes_ns: None,
         shares: None,
     };
-    if n < REQUESTS_MIN {
-        group.refused = Some(format!("{n} of them have stamps, and a mean needs {REQUESTS_MIN}"));
+    if let Some(why) = too_few(n, members.len() as u64) {
+        group.refuse(why);
         return group;
     }
     let mut sum = Lanes::default();

@@ -6,7 +6,7 @@
 
 use super::lane::{Lane, Lanes};
 use super::overlay::{Claim, Rank, lay_over};
-use super::threads::{Charge, Threads, of_call};
+use super::threads::{Charge, Threads, of_call, rest_of};
 use regauge_traces::stamps::Stamp;
 
 /// A stretch of a timeline.
@@ -95,7 +95,7 @@ impl<'a> Chain<'a> {
         let split = of_call(call);
         self.lay(name, Some(finished), call.worker.or(Some(call.thread)), |from, to, _| {
             let claim = |lane| Claim { rank: Rank::Call, from: started, to: finished, lane, ns: split.get(lane) };
-            lay_over(from, to, &Lane::ALL.map(claim), Lane::OtherStorage)
+            lay_over(from, to, &Lane::ALL.map(claim), rest_of(call))
         });
     }
 

@@ -51,6 +51,7 @@ pub fn render(text: &mut String, arms: &[ArmLanes], missing: &[String]) {
         if !open.is_empty() {
             wrap(text, &format!("Of the tail nothing explains: {}.", open.join(", ")), "  ");
         }
+        arms.iter().filter_map(|arm| arm.lacking(None)).for_each(|lacking| wrap(text, &format!("{lacking}."), "  "));
         for arm in arms.iter().filter(|arm| arm.disagreeing > 0) {
             let largest = time(arm.largest_disagreement_ns as f64);
             let requests = plural(arm.disagreeing, "request");

@@ -181,6 +181,13 @@ fn run_time(stamp: &Stamp) -> Option<(u64, u64)> {
     (from < to).then_some((from, to))
 }
 
+/// What the rest of a storage call is: storage, unless nobody has looked at the counters of the thread that made a RocksDB
+/// call. That was slow for a reason that is not known, and on a busy thread preemption is as likely as the disk.
+pub(super) fn rest_of(stamp: &Stamp) -> Lane {
+    let is_unread = stamp.event == Event::Call && stamp.cpu_ns.is_none();
+    if is_unread { Lane::Unattributed } else { Lane::OtherStorage }
+}
+
 /// The wall time of a storage call by lane. Storage is what is neither CPU time nor run delay. RocksDB's own times are
 /// wall times that hold both, so they divide the blocked time in the order in which a thread sleeps in them: delays and
 /// other writers first, then the WAL; a memtable is written on the CPU.
@@ -200,7 +207,7 @@ pub(super) fn of_call(stamp: &Stamp) -> Lanes {
         lanes.add(lane, taken);
         left -= taken;
     }
-    lanes.add(Lane::OtherStorage, left);
+    lanes.add(rest_of(stamp), left);
     lanes
 }
 

@@ -284,7 +284,7 @@ pub(super) fn step(run: &Run<'_>, chain: &mut Chain<'_>, call: &Stamp) {
     };
     chain.wait("waiting for a thread", call.started_ns, Some(call.thread), charge, before);
     chain.call(call_stage(call.name), call);
-    chain.plain("readings of the stamps", call.woken_ns, Lane::Unattributed);
+    chain.wait("readings of the stamps", call.woken_ns, Some(call.thread), charge, Lane::Unattributed);
     let charge = Charge { threads: &run.meta, roles: &["raft"] };
     let name = if call.woken_ns.is_some() { "woken with the result" } else { "taking the result" };
     chain.wait(name, call.resumed_ns, None, charge, after);

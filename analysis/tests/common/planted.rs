@@ -5,7 +5,7 @@
 use super::stamps::{Planted, T0, World, connects};
 use super::{Spec, write_parquet};
 use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use regauge_traces::stamps::{StampsMeta, write_stamps};
+use regauge_traces::stamps::{Stamp, StampsMeta, write_stamps};
 use regauge_traces::study::sample_flags::WARMUP;
 use regauge_traces::study::{ArmRecord, Gate, Manifest, RunRecord, run_dir};
 use serde_json::{Value, json};
@@ -46,6 +46,25 @@ pub fn write_planted_with(
     invalid: &[u32],
     say: impl Fn(&mut StampsMeta),
 ) {
+    write_worlds(dir, blocks, planted, without, invalid, |world| say(&mut world.meta));
+}
+
+/// As [`write_planted`], without the stamps that are `lost`.
+pub fn write_planted_lossy(dir: &Path, blocks: u32, planted: Planted, without: &[&str], lost: impl Fn(&Stamp) -> bool) {
+    write_worlds(dir, blocks, planted, without, &[], |world| {
+        world.stamps.retain(|stamp| !lost(stamp));
+        world.meta.thinned = 1;
+    });
+}
+
+fn write_worlds(
+    dir: &Path,
+    blocks: u32,
+    planted: Planted,
+    without: &[&str],
+    invalid: &[u32],
+    change: impl Fn(&mut World),
+) {
     let spec = Spec { blocks, ..Spec::small() };
     super::write_study(dir, &Spec { blocks: 0, ..spec.clone() });
     let path = dir.join("study.json");
@@ -63,7 +82,7 @@ pub fn write_planted_with(
             let planted = if without.contains(&arm) { Planted::default() } else { planted };
             let seed = u64::from(block) << 32 | u64::from(position) << 8 | 7;
             let mut world = connects(REQUESTS, EVERY, planted, seed);
-            say(&mut world.meta);
+            change(&mut world);
             write_run(dir, block, position, arm, &world, !invalid.contains(&block));
         }
     }

@@ -8,8 +8,8 @@
 //!
 //! Left out: the kernel's own way from the wire to the socket, which no program can see; it belongs to the network.
 
+use regauge_runtimes::stamps::usage::run_delay;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 /// A wait that lasted longer than this was a sleep, ns: without one, epoll_wait returns in a microsecond or two.
 const SLEPT_NS: u64 = 10_000;
@@ -91,11 +91,7 @@ impl Look {
     }
 
     fn read_run_delay(&self) -> Option<u64> {
-        let mut text = [0; 64];
-        let bytes = self.schedstat.as_ref()?.read_at(&mut text, 0).ok()?;
-        let text = std::str::from_utf8(text.get(..bytes)?).ok()?;
-        // Time on CPU, run delay, time slices.
-        text.split_ascii_whitespace().nth(1)?.parse().ok()
+        run_delay(self.schedstat.as_ref()?)
     }
 }
 
@@ -103,6 +99,7 @@ impl Look {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn without_a_sleep_a_reply_may_be_as_old_as_the_last_look() {
@@ -135,6 +132,9 @@ mod tests {
         look.passed(&mut lag);
         assert_eq!(lag, [51_000, 10_000, 51_000]);
         assert!(look.run_delay_ns().is_some());
+        // A kernel that does not count.
+        look.schedstat = Some(schedstat("0 0 0\n"));
+        assert_eq!(look.run_delay_ns(), None);
     }
 
     fn schedstat(text: &str) -> File {

@@ -260,9 +260,10 @@ impl Plan {
         if op.kind == Kind::RaftProposal { &self.proposals[range] } else { &self.heads[range] }
     }
 
-    /// The gRPC message of a proposal, prefix included; shares the plan's memory.
-    pub fn message(&self, op: &Op) -> Bytes {
-        self.proposals.slice(op.head_at..op.head_at + op.head_bytes as usize)
+    /// The gRPC message of a proposal as this caller sends it, prefix included. Callers are told apart by their numbers:
+    /// each run of the driver is one.
+    pub fn message(&self, op: &Op, caller: u64) -> Bytes {
+        proposal::for_caller(self.head(op), caller)
     }
 
     /// The whole packet of `op` (for tests; the driver sends head and filler from where they lie).

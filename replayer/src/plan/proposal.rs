@@ -4,7 +4,8 @@
 //! A trace does not hold what was proposed, only how many entries and how many bytes. Opening sessions is what
 //! RobustMQ's proposals do and the one call of ours that reads and writes; client ids are made up, unique, and padded
 //! until the length is met. They come from ordinals of the plan, not from the trace's hashes, so that another redaction
-//! key gives the same requests.
+//! key gives the same requests. Only who proposes is left open for the driver to say ([`for_caller`]), since a server that
+//! is driven a second time would otherwise answer what it remembers.
 
 use super::PlanError;
 use super::names::base36;
@@ -24,6 +25,12 @@ const CLIENT_BYTES_MAX: usize = 65_535;
 
 /// Reckoned for the request's id, bytes: its own length must not change the calls, or renumbering a trace would.
 const ID_BYTES: u64 = 4;
+
+/// What names the caller, which is no part of what was recorded, bytes: a key and eight bytes, the message's last.
+const CALLER_BYTES: usize = 9;
+
+/// Its key: field 3, of 64 bits.
+const CALLER_KEY: u8 = 3 << 3 | 1;
 
 /// The wall clock of every open, s: a plan must not depend on when it was made. As long on the wire as a real one.
 const UNIX_S: u64 = 1_767_225_600;
@@ -58,7 +65,8 @@ pub(super) fn proposal(span: &Span, name: &str) -> Proposal {
     let shortest = |call: usize| format!("raft/{name}/{}", base36(call)).len();
     let count = span.count as usize;
     let mut lengths: Vec<usize> = (0..count).map(shortest).collect();
-    let wanted = usize::try_from(span.bytes.saturating_sub(ID_BYTES)).unwrap_or(usize::MAX);
+    let wanted = span.bytes.saturating_sub(ID_BYTES + CALLER_BYTES as u64);
+    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
     // A length of 0 was not recorded; the shortest proposal is as good as any.
     let mut resized = false;
     if span.bytes > 0 {
@@ -68,15 +76,27 @@ pub(super) fn proposal(span: &Span, name: &str) -> Proposal {
     }
     let calls: Vec<Call> = lengths.iter().enumerate().map(|(call, length)| open(span, name, call, *length)).collect();
     // Without an id: protobuf does not write a zero.
-    let calls = Bytes::from(ProposeRequest { id: 0, calls }.encode_to_vec());
-    let id = ProposeRequest { id: span.id, calls: Vec::new() }.encode_to_vec();
-    let mut message = BytesMut::with_capacity(PREFIX_BYTES + id.len() + calls.len());
+    let calls = Bytes::from(ProposeRequest { id: 0, calls, caller: 0 }.encode_to_vec());
+    let id = ProposeRequest { id: span.id, calls: Vec::new(), caller: 0 }.encode_to_vec();
+    let bytes = id.len() + calls.len() + CALLER_BYTES;
+    let mut message = BytesMut::with_capacity(PREFIX_BYTES + bytes);
     message.put_u8(0);
-    message.put_u32((id.len() + calls.len()) as u32);
+    message.put_u32(bytes as u32);
     message.put_slice(&id);
     message.put_slice(&calls);
+    message.put_u8(CALLER_KEY);
+    message.put_u64_le(0);
     let most = lengths.iter().max().copied().unwrap_or(0);
     Proposal { message: message.freeze(), calls, resized: resized || most == CLIENT_BYTES_MAX }
+}
+
+/// A proposal's message as this caller sends it. Its length stays.
+pub(super) fn for_caller(message: &[u8], caller: u64) -> Bytes {
+    let open = message.len().saturating_sub(size_of::<u64>());
+    let mut own = BytesMut::with_capacity(message.len());
+    own.put_slice(&message[..open]);
+    own.put_u64_le(caller);
+    own.freeze()
 }
 
 /// Shares `slack` bytes among the client ids. What longer length prefixes cost is taken off again, so the sum never
@@ -143,6 +163,10 @@ mod tests {
             prop_assert_eq!(u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize, message.len() - 5);
             let request = ProposeRequest::decode(&message[5..]).unwrap();
             prop_assert_eq!((request.id, request.calls.len()), (id, count as usize));
+            let sent = for_caller(message, id ^ 77);
+            let told = ProposeRequest { caller: id ^ 77, ..request.clone() };
+            prop_assert_eq!(ProposeRequest::decode(&sent[5..]).unwrap(), told);
+            prop_assert_eq!((sent.len(), &sent[..5]), (message.len(), &message[..5]));
             let clients: HashSet<String> = request.calls.iter().map(|call| match &call.call {
                 Some(call::Call::Open(open)) => open.session.as_ref().unwrap().client.clone(),
                 other => panic!("{other:?} is no open"),
@@ -153,7 +177,7 @@ mod tests {
                 // The id's own length, and a byte that a length prefix needs, for each call at most.
                 prop_assert!(off <= 8 + 2 * count as usize, "{} bytes instead of {}", message.len() - 5, bytes);
             }
-            prop_assert_eq!(proposal.calls.len(), ProposeRequest { id: 0, ..request }.encoded_len());
+            prop_assert_eq!(proposal.calls.len(), ProposeRequest { id: 0, caller: 0, ..request }.encoded_len());
         }
     }
 }

@@ -44,7 +44,7 @@ fn each_proposal_arrives_as_planned_on_the_channels_in_turn() {
     for (at, (asked, op)) in seen.iter().zip(&plan.ops).enumerate() {
         assert_eq!((asked.request.id, asked.path.as_str()), (op.id, "/regauge.meta.v1.Meta/Propose"));
         assert_eq!(asked.request.calls.len(), 1 + at % 5);
-        assert_eq!(plan.message(op)[5..], prost::Message::encode_to_vec(&asked.request));
+        assert_eq!(plan.message(op, asked.request.caller)[5..], prost::Message::encode_to_vec(&asked.request));
         let channel = channels[at % PROPOSAL_CHANNELS as usize].get_or_insert(asked.connection);
         assert_eq!(*channel, asked.connection);
     }
@@ -53,6 +53,24 @@ fn each_proposal_arrives_as_planned_on_the_channels_in_turn() {
     let opened: Vec<(u32, u64)> =
         outcome.connections.iter().map(|opened| (opened.connection, opened.opened_ns)).collect();
     assert_eq!(opened, [(0, 0), (1, 0), (2, 0), (3, 0)]);
+}
+
+/// A server that is driven twice must not answer what it remembers of the first time.
+#[test]
+fn each_run_proposes_as_a_caller_of_its_own() {
+    let meta = Meta::start(|_| Answer::Right);
+    let plan = steady(8);
+    let callers = |_| {
+        let before = meta.seen().len();
+        assert_eq!(drive(&plan, &meta).record.errors, 0);
+        let mut callers: Vec<u64> = meta.seen()[before..].iter().map(|asked| asked.request.caller).collect();
+        callers.dedup();
+        callers
+    };
+    let runs: Vec<Vec<u64>> = (0..2).map(callers).collect();
+    assert!(runs.iter().all(|callers| callers.len() == 1 && callers[0] != 0), "{runs:?}");
+    assert_ne!(runs[0], runs[1]);
+    assert_eq!(plan.hash(), steady(8).hash());
 }
 
 /// What is due at one moment is encoded one after the other: the later ones are late by that, and the driver says so.

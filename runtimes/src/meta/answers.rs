@@ -9,6 +9,7 @@
 
 use crate::broker::effect::{MetaCall, MetaReply, SessionRecord};
 use serde::{Deserialize, Serialize};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -51,12 +52,13 @@ impl Answered {
     }
 }
 
-/// Tells proposals apart that have one id by mistake.
+/// Tells proposals apart that have one id: of other callers, or by mistake.
 ///
 /// # Errors
 /// One sentence, when the calls cannot be encoded.
-pub fn digest(calls: &[MetaCall]) -> Result<u32, String> {
-    let bytes = postcard::to_stdvec(calls).map_err(|error| format!("a proposal cannot be encoded: {error}"))?;
+pub fn digest(caller: u64, calls: &[MetaCall]) -> Result<u32, String> {
+    let bytes =
+        postcard::to_stdvec(&(caller, calls)).map_err(|error| format!("a proposal cannot be encoded: {error}"))?;
     Ok(crc32fast::hash(&bytes))
 }
 
@@ -94,7 +96,12 @@ impl Answers {
         let is_over = |oldest: &Arc<Answered>, bytes| oldest.index < oldest_kept || bytes > BYTES_MAX;
         while let Some(oldest) = self.order.pop_front_if(|oldest| is_over(oldest, self.bytes)) {
             self.bytes -= oldest.bytes();
-            self.by_id.remove(&(oldest.id, oldest.digest));
+            // One that came again when the first had been forgotten has taken its place.
+            if let Entry::Occupied(entry) = self.by_id.entry((oldest.id, oldest.digest))
+                && Arc::ptr_eq(entry.get(), &oldest)
+            {
+                entry.remove();
+            }
         }
     }
 
@@ -125,6 +132,18 @@ mod tests {
         (20_000..20_100).for_each(|index| answers.add(answered(index, 1000)));
         assert!(answers.bytes <= BYTES_MAX && answers.order.len() < 40, "{}", answers.order.len());
         assert_eq!(answers.by_id.len(), answers.order.len());
+    }
+
+    #[test]
+    fn the_older_of_two_with_one_id_goes_alone() {
+        let mut answers = Answers::default();
+        for index in [0, 5] {
+            answers.add(Answered { id: 7, ..answered(index, index as usize) });
+        }
+        // The place of the first is needed, and not that of the second.
+        answers.add(answered(ANSWERS_MAX as u64 + 2, 0));
+        assert_eq!(answers.order.len(), 2);
+        assert_eq!(answers.find(7, 1).unwrap(), answered(5, 5).replies);
     }
 
     #[test]

@@ -35,12 +35,23 @@ pub enum RaftRpc {
 
 /// A raft node as its gRPC server sees it.
 pub trait Core: Clone + Send + Sync + 'static {
-    /// Proposes `calls` as one entry, and answers once this node has applied it. `id` names the proposal in stamps.
+    /// Proposes `calls` as one entry, and answers once this node has applied it. `id` names the proposal in stamps; the
+    /// same calls come again under the same id and `caller` are those that came before.
+    fn propose_for(
+        &self,
+        caller: u64,
+        id: u64,
+        calls: Vec<MetaCall>,
+    ) -> impl Future<Output = Result<Vec<MetaReply>, ProposeError>> + Send;
+
+    /// [`Core::propose_for`] nobody in particular.
     fn propose(
         &self,
         id: u64,
         calls: Vec<MetaCall>,
-    ) -> impl Future<Output = Result<Vec<MetaReply>, ProposeError>> + Send;
+    ) -> impl Future<Output = Result<Vec<MetaReply>, ProposeError>> + Send {
+        self.propose_for(0, id, calls)
+    }
 
     /// Hands a message of another node to openraft: postcard in, postcard out.
     fn raft(&self, rpc: RaftRpc, message: Bytes) -> impl Future<Output = Result<Bytes, ProposeError>> + Send;

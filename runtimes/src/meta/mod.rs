@@ -6,6 +6,7 @@
 //! ([`native`]); where RocksDB's calls run is the arm's choice ([`rocks`]), and so is which runtime has which role
 //! ([`service`]). What it leaves out: changes of membership, and more than one raft group.
 
+pub mod again;
 pub mod answers;
 pub mod api;
 pub mod batcher;

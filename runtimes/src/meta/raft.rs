@@ -209,10 +209,10 @@ impl<N: Native> RaftNode<N> {
 }
 
 impl<N: Native> Core for RaftNode<N> {
-    async fn propose(&self, id: u64, calls: Vec<MetaCall>) -> Result<Vec<MetaReply>, ProposeError> {
+    async fn propose_for(&self, caller: u64, id: u64, calls: Vec<MetaCall>) -> Result<Vec<MetaReply>, ProposeError> {
         check(&calls)?;
         stamps::mark(id, Mark::Proposed);
-        let written = self.raft.client_write(Proposal { id, calls }).await;
+        let written = self.raft.client_write(Proposal { id, caller, calls }).await;
         stamps::mark(id, Mark::Committed);
         match written {
             Ok(response) => Ok(response.data.0),

@@ -3,11 +3,12 @@
 //! For each batch of entries that openraft hands over: *route* for each proposal (the sessions, one write batch),
 //! *membership* for each membership entry, and *set_last_applied* once, as RobustMQ does it; then all callers get their
 //! answers. [`LastApplied`] says how that last step writes. After a crash the id on the disk may be older than the
-//! sessions: the entries after it are then applied again, to the same effect ([`super::sessions`]). A proposal that comes a second time is
-//! answered as the first time, and changes nothing ([`super::answers`]).
+//! sessions: the entries after it are then applied again, to the same effect ([`super::sessions`], [`super::again`]). A
+//! proposal that comes a second time is answered as the first time, and changes nothing ([`super::answers`]).
 //!
 //! What it leaves out: the raft log, and what calls do to sessions.
 
+use super::again::{Again, Before};
 use super::answers::{self, Answered, Answers};
 use super::keys::{self, State};
 use super::native::Native;
@@ -63,6 +64,7 @@ pub struct StateMachine<N> {
     rocks: Rocks<N>,
     sessions: Sessions,
     answers: Answers,
+    again: Again,
     applied: Option<LogId>,
     /// What a write of sessions has stored as applied.
     merged: Option<LogId>,
@@ -83,9 +85,10 @@ impl<N: Native> StateMachine<N> {
             let covered = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
             let membership = membership_of(&store).map_err(corrupt)?;
             let applied = applied_of(&rocks, covered).map_err(corrupt)?;
-            let answers = Answers::of(store.answers().map_err(corrupt)?);
-            let sessions = Sessions::Stored(store.clone());
-            StateMachine { rocks, sessions, answers, applied, merged: None, membership }
+            let stored = store.answers().map_err(corrupt)?;
+            let (kept, again) = Again::divide(stored, applied.map(|id| id.index));
+            let (answers, sessions) = (Answers::of(kept), Sessions::Stored(store.clone()));
+            StateMachine { rocks, sessions, answers, again, applied, merged: None, membership }
         } else {
             let (meta, (sessions, answers)) = match snapshot {
                 Some(Snapshot { meta, snapshot: data }) => (meta, snapshot::contents(&data).map_err(corrupt)?),
@@ -93,7 +96,8 @@ impl<N: Native> StateMachine<N> {
             };
             let sessions = Sessions::InMemory(Arc::new(InMemory::new(sessions)));
             let (applied, membership) = (meta.last_log_id, meta.last_membership);
-            StateMachine { rocks, sessions, answers: Answers::of(answers), applied, merged: None, membership }
+            let (answers, again) = (Answers::of(answers), Again::default());
+            StateMachine { rocks, sessions, answers, again, applied, merged: None, membership }
         };
         machine.merged = machine.applied;
         Ok(machine)
@@ -127,23 +131,31 @@ impl<N: Native> StateMachine<N> {
     }
 
     async fn route(&mut self, apply: &Span, id: LogId, proposal: Proposal) -> io::Result<Replies> {
-        let Proposal { id: name, calls } = proposal;
+        let Proposal { id: name, caller, calls } = proposal;
         stamps::indexed(name, id.index);
-        let digest = answers::digest(&calls).map_err(io::Error::other)?;
-        if let Some(replies) = self.answers.find(name, digest) {
-            // Sent again by a client that got no answer, and applied already.
-            return Ok(Replies(replies));
-        }
-        let answered = Answered { index: id.index, id: name, digest, replies: Vec::new() };
+        let digest = answers::digest(caller, &calls).map_err(io::Error::other)?;
+        let first_time = || self.answers.find(name, digest);
+        let replies = match self.again.take(id.index) {
+            Before::Applied(replies) => replies,
+            // Nobody waits for an answer since before the restart; it may be gone.
+            Before::Repeated => return Ok(Replies(first_time().unwrap_or_default())),
+            Before::Unknown => match first_time() {
+                // Sent again by a client that got no answer, and applied already.
+                Some(replies) => return Ok(Replies(replies)),
+                None => Vec::new(),
+            },
+        };
+        let answered = Answered { index: id.index, id: name, digest, replies };
         let span = spans::route(apply, name, calls.len());
         let answered = match &self.sessions {
             Sessions::Stored(_) => {
+                let stored = (!self.again.has_lost_its_place(id.index)).then(|| answered.clone());
                 let applied = (self.rocks.last_applied() == LastApplied::Merged).then_some(id);
                 let (depth, what) = (self.rocks.state_depth(), What { step: Step::Route, first: id.index, count: 1 });
-                let work = move |store: &Arc<Store>| store.route(calls, applied.as_ref(), Some(answered), depth);
-                let answered = self.rocks.call(what, span, work).await?;
+                let work = move |store: &Arc<Store>| store.route(calls, applied.as_ref(), stored, depth);
+                let replies = self.rocks.call(what, span, work).await?.replies;
                 self.merged = applied.or(self.merged);
-                answered
+                Answered { replies, ..answered }
             }
             // As in RobustMQ this makes no call to RocksDB.
             Sessions::InMemory(memory) => {
@@ -237,7 +249,7 @@ impl<N: Native> RaftStateMachine<Types<N>> for StateMachine<N> {
             Ok(answers)
         };
         let answers = self.rocks.call(What { step: Step::Other, first: 0, count: 0 }, Span::none(), work).await?;
-        self.answers = Answers::of(answers);
+        (self.answers, self.again) = (Answers::of(answers), Again::default());
         self.applied = meta.last_log_id;
         self.merged = meta.last_log_id;
         self.membership = meta.last_membership.clone();

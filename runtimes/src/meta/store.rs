@@ -151,7 +151,8 @@ impl Store {
     }
 
     /// Performs the calls of one entry, in one write, together with `applied` when that is given, and with the answer
-    /// when it is to be kept (`answered`, whose replies are still to be filled in).
+    /// when it is to be kept (`answered`, whose replies are filled in unless they are there: those of the first time, of
+    /// an entry that is applied again).
     pub(super) fn route(
         &self,
         calls: Vec<MetaCall>,
@@ -166,7 +167,10 @@ impl Store {
             batch.put_cf(&self.family(keys::RAFT)?, keys::state(State::Applied), keys::log_id_bytes(applied));
         }
         let is_kept = answered.is_some();
-        let answered = Answered { replies, ..answered.unwrap_or_default() };
+        let mut answered = answered.unwrap_or_default();
+        if answered.replies.is_empty() {
+            answered.replies = replies;
+        }
         if is_kept {
             self.add_answer(&mut batch, &answered)?;
         }

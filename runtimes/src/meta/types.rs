@@ -33,8 +33,11 @@ pub type Snapshot = openraft::Snapshot<LeaderId, NodeId, BasicNode, Vec<u8>>;
 /// Calls that become one entry of the raft log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// Names it in stamps and spans; chosen by who proposes. The same calls under the same id are applied once.
+    /// Names it in stamps and spans; chosen by who proposes. The same calls under the same id by the same caller are
+    /// applied once.
     pub id: u64,
+    /// Who proposes, where that is not said by the id; else 0.
+    pub caller: u64,
     /// Applied in this order, together.
     pub calls: Vec<MetaCall>,
 }

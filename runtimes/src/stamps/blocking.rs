@@ -24,12 +24,14 @@ struct Last {
     usage: Option<Usage>,
     /// Time in calls since, ticks.
     busy: u64,
+    /// When the last call that was looked at ended, read or not; ticks.
+    ended: u64,
 }
 
 thread_local! {
     // A new thread has used nothing yet.
     static LAST: Cell<Last> =
-        const { Cell::new(Last { at: 0, usage: Some(Usage { cpu_ns: 0, run_delay_ns: Some(0) }), busy: 0 }) };
+        const { Cell::new(Last { at: 0, usage: Some(Usage { cpu_ns: 0, run_delay_ns: Some(0) }), busy: 0, ended: 0 }) };
 }
 
 /// A blocking call that is about to be made.
@@ -56,9 +58,9 @@ impl Around {
         if let Some(before) = last.usage
             && thread::current_poll() == (0, 0)
         {
-            waited(limits, last.at, now, before, usage);
+            waited(limits, last.at.max(last.ended), now, before, usage);
         }
-        LAST.set(Last { at: now, usage: Some(usage), busy: 0 });
+        LAST.set(Last { at: now, usage: Some(usage), busy: 0, ended: last.ended });
         Some(Around { before: usage, others_ns: 0, is_fresh: true })
     }
 
@@ -67,11 +69,11 @@ impl Around {
         let lasted = finished.saturating_sub(started);
         if !self.is_fresh && lasted < limits.read_every {
             let last = LAST.get();
-            LAST.set(Last { busy: last.busy + lasted, ..last });
+            LAST.set(Last { busy: last.busy + lasted, ended: finished, ..last });
             return None;
         }
         let after = read()?;
-        LAST.set(Last { at: ticks::now(), usage: Some(after), busy: 0 });
+        LAST.set(Last { at: ticks::now(), usage: Some(after), busy: 0, ended: finished });
         Some(after.since(self.before, self.others_ns, limits.ns(lasted)))
     }
 }

@@ -7,10 +7,16 @@ use super::usage::{self, Switches, Usage};
 use super::{Step, collect, is_on, slow};
 use regauge_traces::ticks;
 use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
+use std::cell::Cell;
 
 /// RocksDB counts the time of waiting in its write queue where only a printed report shows it, which takes some
 /// microseconds; a shorter call has waited for less than this, ns.
 const REPORT_NS: u64 = 20_000;
+
+thread_local! {
+    /// Calls around which this thread has taken readings.
+    static DETAILED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// A RocksDB call that is on its way to the thread that makes it.
 #[derive(Debug)]
@@ -79,9 +85,10 @@ impl Call {
     pub fn run<T>(self, call: impl FnOnce() -> T) -> (T, Ran) {
         let Some((mut row, limits)) = self.row.zip(collect::limits()) else { return (call(), Ran { row: None }) };
         thread::this_is_blocking();
-        // Beyond the rows that are kept whole, readings are taken for those alone that are sampled.
-        let mut is_detailed = thread::is_sampled(limits, row.queued);
-        thread::with_buffers(|buffers| is_detailed |= buffers.calls.rows.len() < COMPLETE_ROWS);
+        // Beyond so many of this thread, readings are taken for those alone that are sampled. Counted here, since a row
+        // lies with the thread of the task that waits.
+        let is_detailed = DETAILED.get() < COMPLETE_ROWS || thread::is_sampled(limits, row.queued);
+        DETAILED.set(DETAILED.get() + usize::from(is_detailed));
         let before = if is_detailed { Before::now(limits) } else { None };
         if before.is_none() {
             blocking::unread();

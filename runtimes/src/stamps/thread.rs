@@ -369,3 +369,6 @@ impl Hot {
         kept
     }
 }
+
+#[cfg(test)]
+mod tests;

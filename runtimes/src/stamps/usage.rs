@@ -13,8 +13,9 @@
 //! and run delay are cut to it, the CPU time first.
 //!
 //! CPU time is CLOCK_THREAD_CPUTIME_ID; run delay, the second number of /proc/thread-self/schedstat (kernel:
-//! Documentation/scheduler/sched-stats.rst), which a kernel without CONFIG_SCHED_INFO does not have. The kernel adds a
-//! wait to it when the wait ends, so a reading that is taken on a CPU is exact.
+//! Documentation/scheduler/sched-stats.rst), which a kernel without CONFIG_SCHED_INFO does not have, and one that does not
+//! keep these counts fills with zeros: then it is not known. The kernel adds a wait to it when the wait ends, so a reading
+//! that is taken on a CPU is exact.
 //! What this leaves out: who had the CPU meanwhile.
 //!
 //! [`limits::STALE_NS`]: super::limits::STALE_NS
@@ -71,12 +72,15 @@ pub fn has_run_delay() -> bool {
     UsageReader::of_this_thread().schedstat.is_some()
 }
 
-/// The second number of a schedstat file, ns.
-fn run_delay(file: &File) -> Option<u64> {
+/// How long a thread was ready to run and had no CPU so far, ns: the second number of its schedstat file. `None` also
+/// where the third, how often it was given a CPU, is zero: whoever reads has been given one, so nobody counts.
+pub fn run_delay(file: &File) -> Option<u64> {
     let mut text = [0; 96];
     let len = file.read_at(&mut text, 0).ok()?;
-    let text = std::str::from_utf8(text.get(..len)?).ok()?;
-    text.split_ascii_whitespace().nth(1)?.parse().ok()
+    let mut numbers = std::str::from_utf8(text.get(..len)?).ok()?.split_ascii_whitespace();
+    let delay = numbers.nth(1)?.parse().ok()?;
+    let slices: u64 = numbers.next()?.parse().ok()?;
+    (slices > 0).then_some(delay)
 }
 
 /// Switches of the calling thread so far (getrusage(2) with RUSAGE_THREAD).
@@ -129,7 +133,7 @@ mod tests {
             let used = after.since(before, 0, started.elapsed().as_nanos() as u64);
             assert!(used.cpu_ns < 10_000_000, "{used:?}");
             assert!(switches().voluntary >= 1);
-            if std::fs::read("/proc/self/schedstat").is_ok() {
+            if has_run_delay() {
                 assert!(after.run_delay_ns.unwrap() >= before.run_delay_ns.unwrap());
                 let file = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
                 let now: u64 = file.split(' ').nth(1).unwrap().parse().unwrap();
@@ -140,6 +144,17 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_count_says_nothing() {
+        let said = |text: &str| {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+            run_delay(&file)
+        };
+        assert_eq!((said("0 0 0\n"), said("71 0 2\n"), said("71 15 2\n")), (None, Some(0), Some(15)));
+        assert_eq!((said(""), said("71 15"), said("71 no 2")), (None, None, None));
     }
 
     proptest! {

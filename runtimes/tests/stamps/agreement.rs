@@ -1,7 +1,6 @@
 //! Wake → poll agrees with tokio's own schedule latency.
 //!
-//! tokio has it behind a feature that recompiles much else, so this runs when asked for:
-//! `cargo test --release --workspace --features regauge-runtimes/schedule-latency --test stamps agreement`.
+//! tokio has it behind a feature that recompiles much else, so this runs when asked for: `just test-agreement`.
 #![cfg(feature = "schedule-latency")]
 
 use super::{TURN, polls, spin, wait, written, yield_now};

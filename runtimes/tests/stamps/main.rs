@@ -17,7 +17,7 @@ use regauge_runtimes::stamps::{self, Role, timed};
 use regauge_traces::stamps::{Event, Stamp, StampsMeta, read_stamps};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -49,12 +49,35 @@ impl Spawner {
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Runs `main` as a task of a runtime with one thread, bound to `cpu` if one is named, and returns what was stamped.
+/// Holds the stamps for one test.
+struct Turn {
+    _held: MutexGuard<'static, ()>,
+}
+
+impl Turn {
+    fn take() -> Turn {
+        Turn { _held: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+/// As [`run_in`], in a turn of its own.
 fn run<F>(stack: Stack, cpu: Option<usize>, main: impl FnOnce(Spawner) -> F + Send) -> (StampsMeta, Vec<Stamp>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    run_in(&Turn::take(), stack, cpu, main)
+}
+
+/// Runs `main` as a task of a runtime with one thread, bound to `cpu` if one is named, and returns what was stamped.
+fn run_in<F>(
+    _turn: &Turn,
+    stack: Stack,
+    cpu: Option<usize>,
+    main: impl FnOnce(Spawner) -> F + Send,
+) -> (StampsMeta, Vec<Stamp>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     stamps::start();
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {

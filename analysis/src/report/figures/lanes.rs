@@ -77,9 +77,11 @@ fn figure(step: &str, arms: &[ArmLanes]) -> Figure {
         true => "Calls of set_last_applied, from asking for the write to going on after it",
         false => "Requests from their planned time to their reply",
     };
+    let lacking: String =
+        arms.iter().filter_map(|arm| arm.lacking(Some(step))).map(|said| format!(" {said}.")).collect();
     let caption = format!(
         "{what}: mean of those around P50 (P45–P55) and of the tail (P99 and above), split into lanes that add up. \
-         Unattributed is what no stamp explains; of all tails it is: {}.",
+         Unattributed is what no stamp explains; of all tails it is: {}.{lacking}",
         if open.is_empty() { "not known".to_owned() } else { open.join(", ") }
     );
     Figure::one(format!("Where the time goes: {step}"), caption, svg)

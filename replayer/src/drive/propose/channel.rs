@@ -60,6 +60,8 @@ struct Wire {
 pub(in crate::drive) struct Channel {
     meta: SocketAddr,
     token: usize,
+    /// Who proposes: this run.
+    caller: u64,
     uri: Uri,
     wires: Vec<Wire>,
     made: u64,
@@ -88,10 +90,11 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    pub(super) fn new(meta: SocketAddr, token: usize) -> Channel {
+    pub(super) fn new(meta: SocketAddr, token: usize, caller: u64) -> Channel {
         Channel {
             meta,
             token,
+            caller,
             // Never the default: an address is an authority.
             uri: Uri::builder()
                 .scheme("http")
@@ -212,7 +215,7 @@ impl Channel {
             }
             self.due.pop_front();
             let planned = &plan.ops[op as usize];
-            let body = Body { bytes: plan.message(planned), op, state: Rc::clone(state) };
+            let body = Body { bytes: plan.message(planned, self.caller), op, state: Rc::clone(state) };
             match requests.send_request(request(&self.uri), false) {
                 Ok((response, mut sender)) => {
                     let slot = self.streams.insert(Stream::new(op, *number, planned.calls as usize, response));

@@ -22,6 +22,7 @@ use super::poll::{Poll, monotonic_ns};
 use super::run::Run;
 use super::samples::{NEVER, State};
 use crate::plan::Plan;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 
 /// How long the meta-service may take to show that it speaks HTTP/2, ns.
@@ -37,8 +38,10 @@ pub(super) fn open(plan: &Plan, meta: Option<SocketAddr>, poll: &mut Poll) -> Re
     }
     let Some(meta) = meta else { return Err(DriveError::NoMeta) };
     let first = plan.connections.len();
-    let mut channels: Vec<Channel> =
-        (first..first + plan.channels as usize).map(|token| Channel::new(meta, token)).collect();
+    // At random: the same plan against the same server is another run's, and not the same proposals again.
+    let caller = RandomState::new().build_hasher().finish();
+    let tokens = first..first + plan.channels as usize;
+    let mut channels: Vec<Channel> = tokens.map(|token| Channel::new(meta, token, caller)).collect();
     let deadline_ns = monotonic_ns() + OPEN_NS;
     channels.iter_mut().for_each(|channel| channel.connect(poll, 0));
     let mut events = Vec::new();

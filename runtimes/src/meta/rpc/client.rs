@@ -1,7 +1,7 @@
 //! The gRPC client: finds the node that leads, and tries again when the way to it breaks.
 //!
-//! A proposal whose answer was lost is proposed again, so it may be applied twice. Calls allow that, since each writes a
-//! whole record; only whether an opened session was there before may be answered otherwise the second time.
+//! A proposal whose answer was lost is proposed again, under the same id: the nodes know it by that, apply it once and
+//! answer it alike ([`crate::meta::answers`]).
 
 use super::link::{Channel, Links};
 use super::net::{Net, within};
@@ -59,7 +59,9 @@ impl<N: Net> Client<N> {
     /// # Errors
     /// One sentence: the proposal is beyond a limit, the node cannot write, or no node answered in time.
     pub async fn propose(&self, id: u64, calls: &[MetaCall]) -> Result<Vec<MetaReply>, String> {
-        let request = pb::ProposeRequest { id, calls: calls.iter().map(convert::call_out).collect() };
+        // The ids of this process begin at a random one, so they say who proposes.
+        let calls_out = calls.iter().map(convert::call_out).collect();
+        let request = pb::ProposeRequest { id, calls: calls_out, caller: 0 };
         let started = Instant::now();
         loop {
             let Some(to) = self.target() else { return Err("no node of the meta-service is known".to_owned()) };
@@ -92,7 +94,9 @@ impl<N: Net> Client<N> {
 
     async fn attempt(&self, to: SocketAddr, request: pb::ProposeRequest) -> Result<pb::ProposeReply, Failure> {
         let channel = self.links.channel(to).await.map_err(Failure::Broken)?;
-        let answer = MetaClient::new(channel).propose(request).await;
+        // The sessions that are opened again come with all their filters, which no proposal brought at once.
+        let mut client = MetaClient::new(channel).max_decoding_message_size(RAFT_BYTES_MAX);
+        let answer = client.propose(request).await;
         Ok(answer.map_err(|status| failure(&status))?.into_inner())
     }
 

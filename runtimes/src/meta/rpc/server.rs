@@ -132,10 +132,10 @@ impl<C> fmt::Debug for Handler<C> {
 }
 
 impl<C: Core> Handler<C> {
-    async fn propose_all(&self, id: u64, calls: Vec<pb::Call>) -> Result<Vec<pb::Reply>, Status> {
+    async fn propose_all(&self, caller: u64, id: u64, calls: Vec<pb::Call>) -> Result<Vec<pb::Reply>, Status> {
         let calls: Result<Vec<_>, _> = calls.into_iter().map(convert::call_in).collect();
         let calls = calls.map_err(|what| Status::invalid_argument(format!("the proposal holds {what}")))?;
-        match self.core.propose(id, calls).await {
+        match self.core.propose_for(caller, id, calls).await {
             Ok(replies) => Ok(replies.into_iter().map(convert::reply_out).collect()),
             Err(error) => Err(self.refuse(&error)),
         }
@@ -160,9 +160,9 @@ impl<C: Core> Handler<C> {
 #[tonic::async_trait]
 impl<C: Core> Meta for Handler<C> {
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeReply>, Status> {
-        let pb::ProposeRequest { id, calls } = request.into_inner();
+        let pb::ProposeRequest { id, calls, caller } = request.into_inner();
         let received = stamps::mark(id, Mark::Received);
-        let replies = self.propose_all(id, calls).await;
+        let replies = self.propose_all(caller, id, calls).await;
         stamps::mark_after(id, Mark::Answered, received);
         replies.map(|replies| Response::new(pb::ProposeReply { replies }))
     }
