@@ -41,10 +41,10 @@ pub struct Planned {
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     until: Option<f64>,
     /// Blocks that --until may come to (default 100; may be raised later)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "until")]
     max_blocks: Option<u32>,
     /// Loads, as shares of the highest rate at which the base arm keeps up, such as 0.25,0.5,0.75,0.9: one study each
-    #[arg(long, value_name = "SHARES", value_delimiter = ',', conflicts_with = "speed")]
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', value_parser = parse_percent, conflicts_with = "speed")]
     load: Vec<f64>,
     /// The load that the verdict is about (default: the highest up to 0.75)
     #[arg(long, value_name = "SHARE", requires = "load")]
@@ -80,6 +80,9 @@ impl Planned {
                  more of them; --blocks {blocks} is too few"
             );
         }
+        if let Some(max) = self.max_blocks.filter(|max| *max < blocks) {
+            bail!("--max-blocks {max} is less than the {blocks} blocks of the first stage");
+        }
         let earlier = registered(out);
         let before = |budget: fn(&Design) -> u32| earlier.as_ref().map_or(0, budget);
         Ok(Design {
@@ -109,7 +112,7 @@ fn parse_percent(text: &str) -> Result<f64, String> {
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     match number.trim().parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 => Ok(value / unit),
-        _ => Err(format!("`{text}` is no precision; write it like 20%")),
+        _ => Err(format!("`{text}` is no share; write it like 20% or 0.2")),
     }
 }
 
@@ -156,6 +159,10 @@ mod tests {
         assert!(design(&["--until", "20%", "--blocks", "10"], false).is_ok());
         assert!(said(&["--worth", "1.2"], false).contains("a bar of 1.2"));
         assert!(said(&["--load", "0.5,2"], false).contains("no share of the knee"));
+        assert!(said(&["--until", "20%", "--max-blocks", "9"], false).contains("first stage"));
+        assert!(said(&["--max-blocks", "50"], false).contains("--until"));
+        assert!(said(&["--slo", "0ms"], false).contains("objective of 0 ms"));
+        assert_eq!(design(&["--load", "25%,0.5"], false).unwrap().load, Some(0.5));
         for args in [&["--until", "often"][..], &["--primary", "p99"], &["--floor", "5"], &["--primary-load", "0.5"]] {
             assert!(said(args, false).contains("error:"), "{args:?}");
         }

@@ -20,8 +20,10 @@ use std::time::Duration;
 /// Blocks of a study, or of its first stage, unless others are asked for: fewer cannot reach significance under the
 /// exact permutation test of the analysis.
 const BLOCKS: u32 = 10;
-/// A replay shorter than this is mostly warm-up, s.
-const SHORT_S: f64 = 2.0;
+/// Fewest blocks on which the analysis rests a verdict.
+const DECIDING: u32 = 10;
+/// The analysis cannot tell whether a shorter replay came to a steady state, s.
+const SHORT_S: f64 = 10.0;
 
 /// What a study came to.
 #[derive(Debug, Serialize)]
@@ -50,6 +52,11 @@ impl Series {
     }
 }
 
+/// Refuses what cannot be meant, without looking at a trace.
+pub fn check((asked, planned, quick): (&Experiment, &Planned, bool), out: &Path) -> Result<()> {
+    planned.design(&mut Arms::load(&asked.arms)?, asked.blocks.unwrap_or(BLOCKS), out, quick).map(drop)
+}
+
 /// Does all of it, or what is missing of it.
 pub fn run(
     trace: &Path,
@@ -62,6 +69,9 @@ pub fn run(
     let design = planned.design(&mut arms, blocks, out, quick)?;
     if design.control.is_none() {
         eprintln!("note: without a control arm this study can give no verdict");
+    }
+    if blocks < DECIDING && !quick {
+        eprintln!("note: with {blocks} blocks this study can give no verdict; that takes {DECIDING}");
     }
     let opened = Opened::open(trace)?;
     let arms_count = arms.names().count();
@@ -76,6 +86,9 @@ pub fn run(
     };
     let Some(loads) = planned.loads()? else {
         let config = config(asked.speed, out, design)?;
+        if let Some(note) = short(&config).filter(|_| !quick) {
+            watcher.note(&note);
+        }
         let summary = staged(&config, &mut watcher)?;
         watcher.finish();
         return Ok(Series { interrupted: summary.interrupted, summary: Some(summary), loads: Vec::new() });
@@ -97,9 +110,8 @@ pub fn run(
         let until = design.until.filter(|_| main);
         let mut config = config(point.speed, &dir, Design { load: Some(point.share), until, ..design.clone() })?;
         config.settled = Some(found.layout.clone());
-        if (config.workload.duration_ns as f64) < SHORT_S * 1e9 {
-            let (share, seconds) = (point.share, config.workload.duration_ns as f64 / 1e9);
-            watcher.note(&format!("at load {share} the trace lasts {seconds:.1} s only; record a longer one"));
+        if let Some(note) = short(&config) {
+            watcher.note(&format!("at load {}, {note}", point.share));
         }
         configs.push(config);
     }
@@ -122,6 +134,14 @@ pub fn run(
     }
     watcher.finish();
     Ok(series)
+}
+
+/// That a replay is too short for a verdict, if it is.
+fn short(config: &StudyConfig) -> Option<String> {
+    let seconds = config.workload.duration_ns as f64 / 1e9;
+    (seconds < SHORT_S).then(|| {
+        format!("the replay lasts {seconds:.1} s and gives no verdict, which takes {SHORT_S} s; record a longer trace")
+    })
 }
 
 /// The search for knees as the first part of the whole.

@@ -71,6 +71,8 @@ pub fn run(mut args: Args) -> Result<()> {
     if args.quick {
         args.experiment.blocks = args.experiment.blocks.or(Some(QUICK_BLOCKS));
     }
+    // What is wrong with the flags is said before a recording is made in vain.
+    crate::series::check((&args.experiment, &args.planned, args.quick), &out)?;
     let trace = match (&args.trace, out.join("trace.parquet")) {
         (Some(trace), _) => trace.clone(),
         // An earlier call with this --out made its recording: the study goes on with it.

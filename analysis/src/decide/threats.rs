@@ -50,10 +50,12 @@ pub fn threats(
     if frame.roles.today.is_empty() && frame.arms() > 1 {
         found.push("No cheaper arm of today's runtime is in the study, so FIX IN PLACE could not come out.".to_owned());
     }
-    found.push(format!(
-        "Bad runs that come more rarely than once in {} were probably not seen, and are in no interval.",
-        plural(primary.blocks() as u64, "block")
-    ));
+    if primary.blocks() > 0 {
+        found.push(format!(
+            "Bad runs that come more rarely than once in {} were probably not seen, and are in no interval.",
+            plural(primary.blocks() as u64, "block")
+        ));
+    }
     found.push(
         "The broker is a model of a broker on one host: what another one spends elsewhere is not in its tail."
             .to_owned(),

@@ -97,6 +97,9 @@ impl Question {
                 region.low, region.high
             ));
         }
+        if self.slo.is_some_and(|slo| slo.0 <= 0.0) {
+            return Err("an objective of 0 ms is exceeded by every request; name a longer one".to_owned());
+        }
         Ok(Design {
             primary_step: step,
             primary_percentile: percentile,
