@@ -261,8 +261,9 @@ fn remedy(cell: &PrimaryCell) -> String {
     }
 }
 
+/// A new study, because blocks that are added after a look at the ratios forbid a verdict.
 fn about_blocks(blocks: u64) -> String {
-    format!("about {}", plural(blocks, "complete block"))
+    format!("a new study of about {}", plural(blocks, "complete block"))
 }
 
 fn capital(text: &str) -> String {
