@@ -1,10 +1,10 @@
 //! What the stamps cost, on against off, interleaved.
 //!
 //! `cycles`: ns for one wake and poll of a task that yields, on every runtime, without the wrapper, with it switched off,
-//! and with it switched on. `rates`: QoS 1 publishes per second of every stack, each run a fresh process with a fresh data
-//! directory, on and off in turn, and the ratio.
+//! and with it switched on. `rates`: QoS 1 publishes per second of every stack, two servers at once that are asked in
+//! turn, one with stamps and one without, and the ratio.
 //!
-//! Usage: `bench-stamps (cycles|rates) [--rounds N] [--seconds S] [--clients C] [--window W] [--dir DIR]`
+//! Usage: `bench-stamps (cycles|rates) [--rounds N] [--pairs N] [--seconds S] [--clients C] [--window W] [--dir DIR]`
 
 #[path = "../stacks/client.rs"]
 #[allow(dead_code)]
@@ -19,7 +19,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What the command line asked for.
 struct Options {
+    /// Of `cycles`.
     rounds: usize,
+    /// Of `rates`.
+    pairs: usize,
     seconds: f64,
     clients: usize,
     window: usize,
@@ -40,11 +43,12 @@ fn run() -> Result<()> {
         return rates::serve(&args.collect::<Vec<_>>());
     }
     let dir = std::env::temp_dir();
-    let mut options = Options { rounds: 7, seconds: 2.0, clients: 32, window: 64, dir };
+    let mut options = Options { rounds: 7, pairs: 20, seconds: 1.0, clients: 32, window: 64, dir };
     while let Some(flag) = args.next() {
         let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
         match flag.as_str() {
             "--rounds" => options.rounds = value.parse()?,
+            "--pairs" => options.pairs = value.parse()?,
             "--seconds" => options.seconds = value.parse()?,
             "--clients" => options.clients = value.parse()?,
             "--window" => options.window = value.parse()?,

@@ -6,10 +6,12 @@ use regauge_runtimes::{ServeConfig, Stop};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Of a publish, bytes.
 const PAYLOAD: usize = 256;
+/// So often are the same two servers asked: fresh ones now and then, since no process is like another in memory.
+const PAIRS_PER_SERVER: usize = 5;
 
 pub fn run(options: &Options) -> Result<()> {
     let mut cpus: Vec<usize> = core_affinity::get_core_ids().ok_or("no CPUs")?.iter().map(|c| c.id).collect();
@@ -17,72 +19,108 @@ pub fn run(options: &Options) -> Result<()> {
     client::pin(own)?;
     println!(
         "\nQoS 1 publishes/s, durability none, {} clients × window {}, {PAYLOAD} B, {} rounds of {} s, on and off in turn; \
-         broker on CPU {cpus:?}, client on CPU {own}",
-        options.clients, options.window, options.rounds, options.seconds
+         broker on CPU {cpus:?}, client on CPU {own}; medians, and the 95 % interval of the ratios' median",
+        options.clients, options.window, options.pairs, options.seconds
     );
     println!(
-        "{:<14} {:>12} {:>12} {:>24} {:>24} {:>12}",
+        "{:<14} {:>10} {:>10} {:>26} {:>26} {:>12}",
         "stack", "off/s", "on/s", "on ÷ off (at least .97)", "CPU per publish on ÷ off", "stamps, MiB"
     );
     for stack in Stack::ALL {
-        let (mut off, mut on) = (Vec::new(), Vec::new());
-        for round in 0..options.rounds {
-            for with_stamps in if round % 2 == 0 { [false, true] } else { [true, false] } {
-                let measured = measure(stack, with_stamps, &cpus, options)?;
-                if with_stamps { on.push(measured) } else { off.push(measured) }
+        let (mut rates, mut cpu_ratios, mut stamp_bytes) = ([vec![], vec![]], Vec::new(), 0);
+        for first in (0..options.pairs).step_by(PAIRS_PER_SERVER) {
+            let servers = [Server::start(stack, false, &cpus, options)?, Server::start(stack, true, &cpus, options)?];
+            for round in first..options.pairs.min(first + PAIRS_PER_SERVER) {
+                // The order turns, so that neither always comes first.
+                for with_stamps in [round % 2, 1 - round % 2] {
+                    let Options { clients, window, seconds, .. } = *options;
+                    let outcome = client::rate(servers[with_stamps].addr, clients, window, PAYLOAD, seconds)?;
+                    rates[with_stamps].push(outcome.per_second);
+                }
             }
+            let [off, on] = servers.map(Server::stop);
+            let (off, on) = (off?, on?);
+            cpu_ratios.push(on.cpu_ns_per_publish / off.cpu_ns_per_publish);
+            stamp_bytes = on.stamp_bytes.max(stamp_bytes);
         }
-        let rates = |runs: &[Measured]| median(&runs.iter().map(|run| run.per_second).collect::<Vec<_>>());
-        let ratio = |of: fn(&Measured) -> f64| {
-            let ratios: Vec<f64> = off.iter().zip(&on).map(|(off, on)| of(on) / of(off)).collect();
-            let (low, high) = ratios.iter().fold((f64::INFINITY, 0.0f64), |(l, h), r| (l.min(*r), h.max(*r)));
-            format!("{:.3} ({low:.2} … {high:.2})", median(&ratios))
-        };
-        let mib = on.iter().map(|run| run.stamp_bytes).max().unwrap_or(0) as f64 / f64::from(1 << 20);
+        let [off, on] = &rates;
+        let ratios: Vec<f64> = off.iter().zip(on).map(|(off, on)| on / off).collect();
+        let interval = median_interval(&ratios).map_or("–".to_owned(), |(low, high)| format!("{low:.2} … {high:.2}"));
+        let (low, high) = cpu_ratios.iter().fold((f64::INFINITY, 0.0f64), |(l, h), r| (l.min(*r), h.max(*r)));
         println!(
-            "{:<14} {:>12.0} {:>12.0} {:>24} {:>24} {mib:>12.1}",
+            "{:<14} {:>10.0} {:>10.0} {:>26} {:>26} {:>12.1}",
             stack.name(),
-            rates(&off),
-            rates(&on),
-            ratio(|run| run.per_second),
-            ratio(|run| run.cpu_ns_per_publish)
+            median(off),
+            median(on),
+            format!("{:.3} ({interval})", median(&ratios)),
+            format!("{:.3} ({low:.2} … {high:.2})", median(&cpu_ratios)),
+            stamp_bytes as f64 / f64::from(1 << 20)
         );
     }
     Ok(())
 }
 
+/// The distribution-free interval of a median: the pair of order statistics that covers it in at least 95 % of all
+/// samples, by the binomial distribution. `None` when there are too few values for one.
+fn median_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    // P(at most k of n lie below the median), summed until it would pass 2.5 %.
+    let (mut below, mut term, mut k) = (0.0, 0.5f64.powi(i32::try_from(n).ok()?), 0);
+    while below + term <= 0.025 && k < n / 2 {
+        below += term;
+        term *= (n - k) as f64 / (k + 1) as f64;
+        k += 1;
+    }
+    (k > 0).then(|| (sorted[k - 1], sorted[n - k]))
+}
+
 struct Measured {
-    per_second: f64,
     /// Of the server; what others take of its CPU does not count.
     cpu_ns_per_publish: f64,
     stamp_bytes: u64,
 }
 
-/// One fresh server.
-fn measure(stack: Stack, with_stamps: bool, cpus: &[usize], options: &Options) -> Result<Measured> {
-    let dir = options.dir.join(format!("bench-stamps-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let cpus = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let mut server = Command::new(std::env::current_exe()?)
-        .args(["serve", stack.name(), if with_stamps { "on" } else { "off" }, &cpus])
-        .arg(&dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    let mut stdout = BufReader::new(server.stdout.take().ok_or("no stdout")?);
-    stdout.read_line(&mut line)?;
-    let addr: SocketAddr = line.trim().parse().map_err(|_| format!("{stack} did not start: {line}"))?;
-    let outcome = client::rate(addr, options.clients, options.window, PAYLOAD, options.seconds);
-    drop(server.stdin.take());
-    line.clear();
-    stdout.read_line(&mut line)?;
-    if !server.wait()?.success() {
-        return Err(format!("{stack} failed").into());
+/// A server in a process of its own, with a data directory of its own. Two live at once, one of which has nothing to do:
+/// the host's speed changes from second to second, so a pair of measurements must lie close together.
+struct Server {
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+    addr: SocketAddr,
+    dir: PathBuf,
+}
+
+impl Server {
+    fn start(stack: Stack, with_stamps: bool, cpus: &[usize], options: &Options) -> Result<Server> {
+        let switch = if with_stamps { "on" } else { "off" };
+        let dir = options.dir.join(format!("bench-stamps-{}-{switch}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let cpus = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["serve", stack.name(), switch, &cpus])
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let mut stdout = BufReader::new(process.stdout.take().ok_or("no stdout")?);
+        stdout.read_line(&mut line)?;
+        let addr = line.trim().parse().map_err(|_| format!("{stack} did not start: {line}"))?;
+        Ok(Server { process, stdout, addr, dir })
     }
-    let stamp_bytes = std::fs::metadata(dir.join("stamps.parquet")).map_or(0, |file| file.len());
-    std::fs::remove_dir_all(&dir)?;
-    Ok(Measured { per_second: outcome?.per_second, cpu_ns_per_publish: line.trim().parse()?, stamp_bytes })
+
+    fn stop(mut self) -> Result<Measured> {
+        drop(self.process.stdin.take());
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        if !self.process.wait()?.success() {
+            return Err("a server failed".into());
+        }
+        let stamp_bytes = std::fs::metadata(self.dir.join("stamps.parquet")).map_or(0, |file| file.len());
+        std::fs::remove_dir_all(&self.dir)?;
+        Ok(Measured { cpu_ns_per_publish: line.trim().parse()?, stamp_bytes })
+    }
 }
 
 /// The server's process: `serve STACK on|off CPUS DIR`, until its standard input ends. Says its address, and at the end its

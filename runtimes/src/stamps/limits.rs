@@ -29,12 +29,13 @@ pub const COMPLETE_ROWS: usize = 200_000;
 /// As [`COMPLETE_ROWS`], of the moments of proposals: each has seven.
 pub const COMPLETE_MARKS: usize = 4 * COMPLETE_ROWS;
 /// Twice as many rows of each event are the most that a thread keeps at all; the newest are dropped, and counted. With it,
-/// and [`HELD_ROWS`], a thread's buffers stay below some 220 MB.
+/// and [`HELD_ROWS`], a thread's buffers stay below some 180 MB.
 pub const ROWS_MAX_FACTOR: usize = 2;
 /// Rows of each event that a thread holds before it thins them, in case they turn out to belong to something slow. The
 /// older half is decided about when there are so many: what belongs to something that takes longer than half of them is
-/// lost, at 100,000 rows a second two thirds of a second.
-pub const HELD_ROWS: usize = 1 << 17;
+/// lost, at 100,000 rows a second a sixth of a second. More of them would not stay in
+/// the CPU's caches.
+pub const HELD_ROWS: usize = 1 << 15;
 /// What happened so shortly before or after something slow is kept with it, ns: a packet is read before the operation
 /// that is slow, and answered after it.
 pub const BESIDE_SLOW_NS: u64 = 2_000_000;
