@@ -1,10 +1,11 @@
 //! What the stamps cost, on against off, interleaved.
 //!
 //! `cycles`: ns for one wake and poll of a task that yields, on every runtime, without the wrapper, with it switched off,
-//! and with it switched on. `rates`: QoS 1 publishes per second of every stack, two servers at once that are asked in
-//! turn, one with stamps and one without, and the ratio.
+//! and with it switched on. `rates`: QoS 1 publishes per second of every stack, servers that live at once and are asked
+//! in turn, with stamps, without, and without again as a control, and the ratios.
 //!
-//! Usage: `bench-stamps (cycles|rates) [--rounds N] [--pairs N] [--seconds S] [--clients C] [--window W] [--dir DIR]`
+//! Usage: `bench-stamps (cycles|rates) [--rounds N] [--seconds S] [--clients C] [--window W]
+//! [--stack STACK] [--dir DIR]`
 
 #[path = "../stacks/client.rs"]
 #[allow(dead_code)]
@@ -12,6 +13,7 @@ mod client;
 mod cycles;
 mod rates;
 
+use regauge_runtimes::settings::Stack;
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -19,14 +21,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What the command line asked for.
 struct Options {
-    /// Of `cycles`.
     rounds: usize,
-    /// Of `rates`.
-    pairs: usize,
     seconds: f64,
     clients: usize,
     window: usize,
     dir: PathBuf,
+    stacks: Vec<Stack>,
 }
 
 fn main() {
@@ -43,15 +43,22 @@ fn run() -> Result<()> {
         return rates::serve(&args.collect::<Vec<_>>());
     }
     let dir = std::env::temp_dir();
-    let mut options = Options { rounds: 7, pairs: 20, seconds: 1.0, clients: 32, window: 64, dir };
+    let mut options = Options {
+        rounds: if mode == "rates" { 30 } else { 7 },
+        seconds: 0.7,
+        clients: 32,
+        window: 64,
+        dir,
+        stacks: Stack::ALL.to_vec(),
+    };
     while let Some(flag) = args.next() {
         let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
         match flag.as_str() {
             "--rounds" => options.rounds = value.parse()?,
-            "--pairs" => options.pairs = value.parse()?,
             "--seconds" => options.seconds = value.parse()?,
             "--clients" => options.clients = value.parse()?,
             "--window" => options.window = value.parse()?,
+            "--stack" => options.stacks = vec![value.parse()?],
             "--dir" => options.dir = value.into(),
             _ => return Err(format!("unknown flag {flag}").into()),
         }

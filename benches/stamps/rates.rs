@@ -10,54 +10,58 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Of a publish, bytes.
 const PAYLOAD: usize = 256;
-/// So often are the same two servers asked: fresh ones now and then, since no process is like another in memory.
-const PAIRS_PER_SERVER: usize = 5;
+/// Servers of a round. The third is the control: it is what the first is, so what their ratio differs from 1 by is noise.
+const SERVERS: [(&str, bool); 3] = [("off", false), ("on", true), ("off-again", false)];
 
 pub fn run(options: &Options) -> Result<()> {
     let mut cpus: Vec<usize> = core_affinity::get_core_ids().ok_or("no CPUs")?.iter().map(|c| c.id).collect();
     let own = cpus.pop().ok_or("no CPU")?;
     client::pin(own)?;
     println!(
-        "\nQoS 1 publishes/s, durability none, {} clients × window {}, {PAYLOAD} B, {} rounds of {} s, on and off in turn; \
-         broker on CPU {cpus:?}, client on CPU {own}; medians, and the 95 % interval of the ratios' median",
-        options.clients, options.window, options.pairs, options.seconds
+        "\nQoS 1 publishes/s, durability none, {} clients × window {}, {PAYLOAD} B; broker on CPU {cpus:?}, client on CPU {own}; \
+         {} rounds of {} s with stamps off, on, and off again as a control; medians, with 95 % intervals of the ratios'",
+        options.clients, options.window, options.rounds, options.seconds
     );
     println!(
-        "{:<14} {:>10} {:>10} {:>26} {:>26} {:>12}",
-        "stack", "off/s", "on/s", "on ÷ off (at least .97)", "CPU per publish on ÷ off", "stamps, MiB"
+        "{:<13} {:>8} {:>8}  {:>19} {:>19} {:>18} {:>18}  {:>6}",
+        "stack", "off/s", "on/s", "on ÷ off (≥ .97)", "off ÷ off", "CPU each: on ÷ off", "off ÷ off", "MiB"
     );
-    for stack in Stack::ALL {
-        let (mut rates, mut cpu_ratios, mut stamp_bytes) = ([vec![], vec![]], Vec::new(), 0);
-        for first in (0..options.pairs).step_by(PAIRS_PER_SERVER) {
-            let servers = [Server::start(stack, false, &cpus, options)?, Server::start(stack, true, &cpus, options)?];
-            for round in first..options.pairs.min(first + PAIRS_PER_SERVER) {
-                // The order turns, so that neither always comes first.
-                for with_stamps in [round % 2, 1 - round % 2] {
-                    let Options { clients, window, seconds, .. } = *options;
-                    let outcome = client::rate(servers[with_stamps].addr, clients, window, PAYLOAD, seconds)?;
-                    rates[with_stamps].push(outcome.per_second);
-                }
+    for &stack in &options.stacks {
+        let (mut rates, mut cpu, mut stamp_bytes): ([Vec<f64>; 3], [Vec<f64>; 3], u64) = Default::default();
+        for round in 0..options.rounds {
+            let start = |(name, stamps)| Server::start(stack, name, stamps, &cpus, options);
+            let servers = [start(SERVERS[0])?, start(SERVERS[1])?, start(SERVERS[2])?];
+            // The order turns, so that none always comes first.
+            for i in (0..3).map(|i| (i + round) % 3) {
+                let Options { clients, window, seconds, .. } = *options;
+                rates[i].push(client::rate(servers[i].addr, clients, window, PAYLOAD, seconds)?.per_second);
             }
-            let [off, on] = servers.map(Server::stop);
-            let (off, on) = (off?, on?);
-            cpu_ratios.push(on.cpu_ns_per_publish / off.cpu_ns_per_publish);
-            stamp_bytes = on.stamp_bytes.max(stamp_bytes);
+            for (i, server) in servers.into_iter().enumerate() {
+                let measured = server.stop()?;
+                cpu[i].push(measured.cpu_ns_per_publish);
+                stamp_bytes = measured.stamp_bytes.max(stamp_bytes);
+            }
         }
-        let [off, on] = &rates;
-        let ratios: Vec<f64> = off.iter().zip(on).map(|(off, on)| on / off).collect();
-        let interval = median_interval(&ratios).map_or("–".to_owned(), |(low, high)| format!("{low:.2} … {high:.2}"));
-        let (low, high) = cpu_ratios.iter().fold((f64::INFINITY, 0.0f64), |(l, h), r| (l.min(*r), h.max(*r)));
         println!(
-            "{:<14} {:>10.0} {:>10.0} {:>26} {:>26} {:>12.1}",
+            "{:<13} {:>8.0} {:>8.0}  {:>19} {:>19} {:>18} {:>18}  {:>6.1}",
             stack.name(),
-            median(off),
-            median(on),
-            format!("{:.3} ({interval})", median(&ratios)),
-            format!("{:.3} ({low:.2} … {high:.2})", median(&cpu_ratios)),
+            median(&rates[0]),
+            median(&rates[1]),
+            ratio(&rates[0], &rates[1]),
+            ratio(&rates[0], &rates[2]),
+            ratio(&cpu[0], &cpu[1]),
+            ratio(&cpu[0], &cpu[2]),
             stamp_bytes as f64 / f64::from(1 << 20)
         );
     }
     Ok(())
+}
+
+/// The median of what the second is of the first in each round, and its interval.
+fn ratio(first: &[f64], second: &[f64]) -> String {
+    let ratios: Vec<f64> = first.iter().zip(second).map(|(first, second)| second / first).collect();
+    let interval = median_interval(&ratios).map_or("–".to_owned(), |(low, high)| format!("{low:.2}…{high:.2}"));
+    format!("{:.3} ({interval})", median(&ratios))
 }
 
 /// The distribution-free interval of a median: the pair of order statistics that covers it in at least 95 % of all
@@ -82,8 +86,8 @@ struct Measured {
     stamp_bytes: u64,
 }
 
-/// A server in a process of its own, with a data directory of its own. Two live at once, one of which has nothing to do:
-/// the host's speed changes from second to second, so a pair of measurements must lie close together.
+/// A server in a process of its own, with a data directory of its own. All of a round live at once and all but one
+/// have nothing to do: the host's speed changes from second to second, so what is compared must lie close together.
 struct Server {
     process: Child,
     stdout: BufReader<ChildStdout>,
@@ -92,9 +96,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(stack: Stack, with_stamps: bool, cpus: &[usize], options: &Options) -> Result<Server> {
+    fn start(stack: Stack, name: &str, with_stamps: bool, cpus: &[usize], options: &Options) -> Result<Server> {
         let switch = if with_stamps { "on" } else { "off" };
-        let dir = options.dir.join(format!("bench-stamps-{}-{switch}", std::process::id()));
+        let dir = options.dir.join(format!("bench-stamps-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let cpus = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut process = Command::new(std::env::current_exe()?)

@@ -25,6 +25,7 @@ const ANCHORS_MAX: usize = 8192;
 static TSC: LazyLock<bool> = LazyLock::new(tsc_is_a_clock);
 
 /// Whether ticks are those of the time stamp counter; otherwise they are ns of CLOCK_MONOTONIC.
+#[inline]
 pub fn is_tsc() -> bool {
     *TSC
 }

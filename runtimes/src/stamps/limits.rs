@@ -3,8 +3,7 @@
 //! A poll is worth a row when it was long or waited long; of the others, those of some slices of time are kept, the same
 //! slices on all threads, so that within them everything that happened stands together. Reads, replies, operations and
 //! calls are kept whole as long as there are few, which at the rates of a study is to the end of the run; at the rates
-//! of a bench they are thinned to what is slow, what happened beside it, and what lies in a
-//! kept slice.
+//! of a bench they are thinned to what is slow, what happened beside it, and what lies in a kept slice.
 
 use regauge_traces::ticks::{self, Anchor};
 use std::time::Duration;
@@ -29,13 +28,12 @@ pub const COMPLETE_ROWS: usize = 200_000;
 /// As [`COMPLETE_ROWS`], of the moments of proposals: each has seven.
 pub const COMPLETE_MARKS: usize = 4 * COMPLETE_ROWS;
 /// Twice as many rows of each event are the most that a thread keeps at all; the newest are dropped, and counted. With it,
-/// and [`HELD_ROWS`], a thread's buffers stay below some 180 MB.
+/// and [`HELD_ROWS`], a thread's buffers stay below some 220 MB.
 pub const ROWS_MAX_FACTOR: usize = 2;
 /// Rows of each event that a thread holds before it thins them, in case they turn out to belong to something slow. The
 /// older half is decided about when there are so many: what belongs to something that takes longer than half of them is
-/// lost, at 100,000 rows a second a sixth of a second. More of them would not stay in
-/// the CPU's caches.
-pub const HELD_ROWS: usize = 1 << 15;
+/// lost, at 100,000 rows a second two thirds of a second.
+pub const HELD_ROWS: usize = 1 << 17;
 /// What happened so shortly before or after something slow is kept with it, ns: a packet is read before the operation
 /// that is slow, and answered after it.
 pub const BESIDE_SLOW_NS: u64 = 2_000_000;
@@ -47,8 +45,11 @@ pub const STALE_NS: u64 = 1_000_000;
 /// readings take some 0.5 % of a busy thread's time.
 pub const READ_EVERY_NS: u64 = 500_000;
 /// A thread's reading before a blocking operation on files is taken again when it is older, ns: two readings in so long
-/// are about one per cent of a busy pool's time.
-pub const CALL_EVERY_NS: u64 = 250_000;
+/// are about half a per cent of a busy pool's time, and no reading is older than one before a poll.
+pub const CALL_EVERY_NS: u64 = STALE_NS;
+/// What a thread was off its CPU since the last reading of its run delay is not worth another one below this, ns: the
+/// lanes of a request need not add up any closer.
+pub const OFF_CPU_NS: u64 = 5_000;
 /// See [`READ_EVERY_NS`].
 pub const LATE_NS: u64 = 100_000;
 

@@ -109,6 +109,20 @@ thread_local! {
     static COLD: OnceCell<Cold> = const { OnceCell::new() };
 }
 
+impl Cold {
+    #[cold]
+    fn of_this_thread(role: &'static str) -> Cold {
+        let thread = Arc::new(Thread {
+            id: rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs(),
+            name: own_name(),
+            role: Mutex::new(role),
+            buffers: Mutex::default(),
+        });
+        collect::register(Arc::clone(&thread));
+        Cold { thread, reader: UsageReader::of_this_thread() }
+    }
+}
+
 impl Default for Buffers {
     fn default() -> Self {
         Buffers {
@@ -205,18 +219,10 @@ pub(super) fn this_is_blocking() {
 }
 
 /// Calls `work` with this thread as the collector sees it; not at all while the thread ends.
+#[inline]
 pub(super) fn with_thread<R>(role: &'static str, work: impl FnOnce(&Thread, &UsageReader) -> R) -> Option<R> {
     COLD.try_with(|cold| {
-        let cold = cold.get_or_init(|| {
-            let thread = Arc::new(Thread {
-                id: rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs(),
-                name: own_name(),
-                role: Mutex::new(role),
-                buffers: Mutex::default(),
-            });
-            collect::register(Arc::clone(&thread));
-            Cold { thread, reader: UsageReader::of_this_thread() }
-        });
+        let cold = cold.get_or_init(|| Cold::of_this_thread(role));
         work(&cold.thread, &cold.reader)
     })
     .ok()

@@ -15,13 +15,15 @@
 //! CPU time is CLOCK_THREAD_CPUTIME_ID; run delay, the second number of /proc/thread-self/schedstat (kernel:
 //! Documentation/scheduler/sched-stats.rst), which a kernel without CONFIG_SCHED_INFO does not have, and one that does not
 //! keep these counts fills with zeros: then it is not known. The kernel adds a wait to it when the wait ends, so a reading
-//! that is taken on a CPU is exact.
+//! that is taken on a CPU is exact. Most of a busy thread's readings are of the CPU time alone: see [`UsageReader::read`].
 //! What this leaves out: who had the CPU meanwhile.
 //!
 //! [`limits::STALE_NS`]: super::limits::STALE_NS
 //! [`limits::READ_EVERY_NS`]: super::limits::READ_EVERY_NS
 
+use super::limits::OFF_CPU_NS;
 use rustix::time::{ClockId, clock_gettime};
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -47,6 +49,8 @@ pub struct Switches {
 #[derive(Debug)]
 pub struct UsageReader {
     schedstat: Option<File>,
+    /// The last reading of both counters, and when, ns of CLOCK_MONOTONIC.
+    whole: Cell<Option<(u64, Usage)>>,
 }
 
 impl UsageReader {
@@ -54,17 +58,30 @@ impl UsageReader {
     pub fn of_this_thread() -> UsageReader {
         let schedstat = File::open("/proc/thread-self/schedstat").ok();
         // An empty or foreign file is none.
-        UsageReader { schedstat: schedstat.filter(|file| run_delay(file).is_some()) }
+        UsageReader { schedstat: schedstat.filter(|file| run_delay(file).is_some()), whole: Cell::new(None) }
     }
 
-    /// The counters now. Costs one or two microseconds.
+    /// The counters now. Costs some microseconds, nearly all of it for the run delay. That is not read again where the CPU
+    /// time shows that the thread was off its CPU for less than [`OFF_CPU_NS`] since it was: it has grown by no more.
     pub fn read(&self) -> Usage {
-        let cpu = clock_gettime(ClockId::ThreadCPUTime);
-        Usage {
-            cpu_ns: (cpu.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(cpu.tv_nsec as u64),
-            run_delay_ns: self.schedstat.as_ref().and_then(run_delay),
+        // In this order: who loses the CPU between the two has been off it.
+        let cpu_ns = ns(ClockId::ThreadCPUTime);
+        let at_ns = ns(ClockId::Monotonic);
+        if let Some((then_ns, then)) = self.whole.get() {
+            let off_cpu_ns = at_ns.saturating_sub(then_ns).saturating_sub(cpu_ns.saturating_sub(then.cpu_ns));
+            if off_cpu_ns < OFF_CPU_NS {
+                return Usage { cpu_ns, ..then };
+            }
         }
+        let usage = Usage { cpu_ns, run_delay_ns: self.schedstat.as_ref().and_then(run_delay) };
+        self.whole.set(Some((at_ns, usage)));
+        usage
     }
+}
+
+fn ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }
 
 /// Whether the kernel says how long threads waited for a CPU.
