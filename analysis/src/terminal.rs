@@ -4,6 +4,7 @@ use crate::analysis::{Analysis, ArmSummary, Comparison};
 use crate::counts::{PERCENTILES, Percentile};
 use crate::evidence::ALL;
 use crate::lanes::aggregate::{ArmLanes, At};
+use crate::tails::Refusal;
 use crate::units::{plural, ratio_with_interval, rough_count, time};
 use std::fmt::Write;
 
@@ -134,29 +135,42 @@ fn line(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
     }
 }
 
+const ON_TIME: &str = "a driver that is on time (a CPU of its own, a quieter host, or a lower load)";
+
 /// What is refused, of low confidence or left out: one line each, arms with the same need together.
 fn footnotes(text: &mut String, analysis: &Analysis, step: &str) {
     let tails = |arm: &ArmSummary| arm.steps.get(step).and_then(|summary| summary.latency.clone());
+    // Percentiles that the driver's lateness refuses to the same arms, by the arms.
+    let mut late: Vec<(String, Vec<&str>)> = Vec::new();
     for percentile in PERCENTILES {
         let refused = analysis.arms.iter().filter_map(|arm| Some((arm, *tails(arm)?.refused.get(percentile.key)?)));
-        let refused: Vec<_> = refused.collect();
-        let Some((_, worst)) = refused.iter().max_by_key(|(_, refusal)| (refusal.driver_owned, refusal.needed)) else {
-            continue;
+        let (by_driver, by_episodes): (Vec<_>, Vec<_>) = refused.partition(|(_, refusal)| refusal.driver_owned);
+        let of = |refused: &[(&ArmSummary, Refusal)]| match refused.len() {
+            all if all == analysis.arms.len() => "every arm".to_owned(),
+            _ => refused.iter().map(|(arm, _)| arm.name.as_str()).collect::<Vec<_>>().join(", "),
         };
-        let names: Vec<&str> = refused.iter().map(|(arm, _)| arm.name.as_str()).collect();
-        let of = if names.len() == analysis.arms.len() { "every arm".to_owned() } else { names.join(", ") };
-        let fewest = refused.iter().map(|(_, refusal)| refusal.episodes).fold(f64::INFINITY, f64::min);
+        let label = percentile.label;
+        if !by_driver.is_empty() {
+            let of = of(&by_driver);
+            match late.iter_mut().find(|(arms, _)| *arms == of) {
+                Some((_, labels)) => labels.push(label),
+                None => late.push((of, vec![label])),
+            }
+        }
+        let Some((_, worst)) = by_episodes.iter().max_by_key(|(_, refusal)| refusal.needed) else { continue };
+        let fewest = by_episodes.iter().map(|(_, refusal)| refusal.episodes).fold(f64::INFINITY, f64::min);
         let noun = if fewest == 1.0 { "episode" } else { "episodes" };
-        wrap(
-            text,
-            &format!(
-                "{} refused for {of}: as few as {fewest} independent {noun}; it takes {}{}.",
-                percentile.label,
-                worst.need(),
-                if worst.driver_owned { "" } else { " per arm" }
-            ),
-            "  ",
+        let (of, need) = (of(&by_episodes), worst.need());
+        let words =
+            format!("{label} refused for {of}: as few as {fewest} independent {noun}; it takes {need} per arm.");
+        wrap(text, &words, "  ");
+    }
+    for (of, labels) in late {
+        let labels = labels.join(", ");
+        let words = format!(
+            "{labels} refused for {of}: more than a tenth may be the driver's own lateness; it takes {ON_TIME}."
         );
+        wrap(text, &words, "  ");
     }
     if analysis.arms.iter().any(|arm| tails(arm).is_some_and(|tails| !tails.low_confidence.is_empty())) {
         wrap(text, "~ low confidence: fewer than 50 independent episodes lie beyond it.", "  ");

@@ -410,7 +410,7 @@ fn an_arm_that_a_rival_beats_is_no_fix() {
 
 #[test]
 fn a_percentile_that_the_driver_owns_in_either_arm_has_no_ratio() {
-    for arm in ["base", "compio"] {
+    for (arm, others) in [("base", "again, apart, compio"), ("compio", "base, again, apart")] {
         let (dir, before) = study(&planted());
         for run in before.study.runs_of(arm) {
             let path = before.study.run_file(run.block, arm, "run.json");
@@ -428,6 +428,12 @@ fn a_percentile_that_the_driver_owns_in_either_arm_has_no_ratio() {
         let cell = analysis.decision.primary.iter().find(|cell| cell.arm == "compio").unwrap();
         assert!(cell.refused.is_some_and(|refusal| refusal.driver_owned), "{arm}: {cell:?}");
         assert_eq!(cell.blocks_needed, None, "{arm}");
+        // One line for what the driver's lateness refuses, apart from what too few episodes refuse.
+        let text = regauge_analysis::terminal::render(&analysis);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = format!("P99, P99.9, P99.99 refused for {arm}: more than a tenth may be the driver's own lateness;");
+        let apart = format!("P99.99 refused for {others}: as few as");
+        assert!(words.contains(&line) && words.contains(&apart), "{text}");
     }
 }
 
