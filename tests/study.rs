@@ -23,14 +23,12 @@ fn a_small_study_ends_in_tables_and_a_report() {
     // Four stacks, today's runtime tuned, and the base once more.
     assert_eq!(summary["runs_finished"], 2 * 6, "{summary}");
 
-    let mut valid = 0;
     for block in 0..2 {
         for stack in common::STACKS {
             let path = format!("{study}/runs/block={block:03}/arm={stack}/run.json");
             let run: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             let why = run["why_invalid"].as_array().unwrap();
             assert_eq!(run["valid"] == true, why.is_empty(), "{path}: {why:?}");
-            valid += u32::from(run["valid"] == true);
             let gate = |name: &str| {
                 let gates = run["gates"].as_array().unwrap();
                 gates.iter().find(|g| g["name"] == name).unwrap_or_else(|| panic!("{path} lacks gate {name}"))["passed"]
@@ -42,10 +40,25 @@ fn a_small_study_ends_in_tables_and_a_report() {
             );
         }
     }
-    if valid == 0 {
+    if summary["invalid"].as_array().unwrap().len() == 2 * 6 {
         let said = common::fail(&["analyze", study]);
         assert!(said.contains("valid"), "{said}");
-        return;
+    }
+    // The same command finds everything done; another seed is another study.
+    let again = ["replay", trace, "--blocks", "2", "--reruns", "0", "--out", study];
+    let found: Value = serde_json::from_str(&run(&[&again[..], &["--json"]].concat())).unwrap();
+    assert_eq!(found["runs_resumed"], 2 * 6, "{found}");
+    common::fail(&[&again[..], &["--seed", "9"]].concat());
+
+    // What follows is about real files, not about this host: every run is declared valid, however busy it is.
+    for block in 0..2 {
+        for arm in std::fs::read_dir(format!("{study}/runs/block={block:03}")).unwrap() {
+            let path = arm.unwrap().path().join("run.json");
+            let mut run: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            (run["valid"], run["why_invalid"]) = (true.into(), Vec::<Value>::new().into());
+            run["gates"].as_array_mut().unwrap().iter_mut().for_each(|gate| gate["passed"] = true.into());
+            std::fs::write(&path, run.to_string()).unwrap();
+        }
     }
     let analysis: Value = serde_json::from_str(&run(&["analyze", study, "--json"])).unwrap();
     assert_eq!(analysis["verdict"], "INSUFFICIENT EVIDENCE");
@@ -67,9 +80,4 @@ fn a_small_study_ends_in_tables_and_a_report() {
     for outside in ["src=\"http", "href=\"http", "url(http", "@import", "<link"] {
         assert!(!html.contains(outside), "the report reaches outside: {outside}");
     }
-    // The same command finds everything done; another seed is another study.
-    let again: Value =
-        serde_json::from_str(&run(&["replay", trace, "--blocks", "2", "--out", study, "--json"])).unwrap();
-    assert_eq!(again["runs_resumed"], 8, "{again}");
-    common::fail(&["replay", trace, "--blocks", "2", "--seed", "9", "--out", study]);
 }
