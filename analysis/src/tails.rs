@@ -12,6 +12,9 @@ use crate::units::rough_count;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// What it takes where the driver was late.
+pub(crate) const ON_TIME: &str = "a driver that is on time";
+
 /// Why a percentile has no number.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Refusal {
@@ -48,7 +51,7 @@ impl Refusal {
     /// What it would take, in words: `about 188 thousand samples`.
     pub fn need(&self) -> String {
         if self.driver_owned {
-            return "a driver that is on time".to_owned();
+            return ON_TIME.to_owned();
         }
         let how = if self.exceedances == 0 { "at least" } else { "about" };
         format!("{how} {} samples", rough_count(self.needed))

@@ -4,7 +4,7 @@ use crate::analysis::{Analysis, ArmSummary, Comparison};
 use crate::counts::{PERCENTILES, Percentile};
 use crate::evidence::ALL;
 use crate::lanes::aggregate::{ArmLanes, At};
-use crate::tails::Refusal;
+use crate::tails::{ON_TIME, Refusal};
 use crate::units::{plural, ratio_with_interval, rough_count, time};
 use std::fmt::Write;
 
@@ -135,8 +135,6 @@ fn line(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
     }
 }
 
-const ON_TIME: &str = "a driver that is on time (a CPU of its own, a quieter host, or a lower load)";
-
 /// What is refused, of low confidence or left out: one line each, arms with the same need together.
 fn footnotes(text: &mut String, analysis: &Analysis, step: &str) {
     let tails = |arm: &ArmSummary| arm.steps.get(step).and_then(|summary| summary.latency.clone());
@@ -168,7 +166,8 @@ fn footnotes(text: &mut String, analysis: &Analysis, step: &str) {
     for (of, labels) in late {
         let labels = labels.join(", ");
         let words = format!(
-            "{labels} refused for {of}: more than a tenth may be the driver's own lateness; it takes {ON_TIME}."
+            "{labels} refused for {of}: more than a tenth may be the driver's own lateness; it takes {ON_TIME} (a CPU \
+             of its own, a quieter host, or a lower load)."
         );
         wrap(text, &words, "  ");
     }

@@ -7,11 +7,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use tempfile::TempDir;
 
 /// Of a publish, bytes.
 const PAYLOAD: usize = 256;
-/// Servers of a round. The third is the control: it is what the first is, so what their ratio differs from 1 by is noise.
-const SERVERS: [(&str, bool); 3] = [("off", false), ("on", true), ("off-again", false)];
 
 pub fn run(options: &Options) -> Result<()> {
     let mut cpus: Vec<usize> = core_affinity::get_core_ids().ok_or("no CPUs")?.iter().map(|c| c.id).collect();
@@ -29,8 +28,9 @@ pub fn run(options: &Options) -> Result<()> {
     for &stack in &options.stacks {
         let (mut rates, mut cpu, mut stamp_bytes): ([Vec<f64>; 3], [Vec<f64>; 3], u64) = Default::default();
         for round in 0..options.rounds {
-            let start = |(name, stamps)| Server::start(stack, name, stamps, &cpus, options);
-            let servers = [start(SERVERS[0])?, start(SERVERS[1])?, start(SERVERS[2])?];
+            let start = |with_stamps| Server::start(stack, with_stamps, &cpus, options);
+            // The third is the control: it is what the first is, so what their ratio differs from 1 by is noise.
+            let servers = [start(false)?, start(true)?, start(false)?];
             // The order turns, so that none always comes first.
             for i in (0..3).map(|i| (i + round) % 3) {
                 let Options { clients, window, seconds, .. } = *options;
@@ -92,18 +92,17 @@ struct Server {
     process: Child,
     stdout: BufReader<ChildStdout>,
     addr: SocketAddr,
-    dir: PathBuf,
+    dir: TempDir,
 }
 
 impl Server {
-    fn start(stack: Stack, name: &str, with_stamps: bool, cpus: &[usize], options: &Options) -> Result<Server> {
+    fn start(stack: Stack, with_stamps: bool, cpus: &[usize], options: &Options) -> Result<Server> {
         let switch = if with_stamps { "on" } else { "off" };
-        let dir = options.dir.join(format!("bench-stamps-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
+        let dir = tempfile::Builder::new().prefix("bench-stamps-").tempdir_in(&options.dir)?;
         let cpus = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut process = Command::new(std::env::current_exe()?)
             .args(["serve", stack.name(), switch, &cpus])
-            .arg(&dir)
+            .arg(dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -121,8 +120,8 @@ impl Server {
         if !self.process.wait()?.success() {
             return Err("a server failed".into());
         }
-        let stamp_bytes = std::fs::metadata(self.dir.join("stamps.parquet")).map_or(0, |file| file.len());
-        std::fs::remove_dir_all(&self.dir)?;
+        let stamp_bytes = std::fs::metadata(self.dir.path().join("stamps.parquet")).map_or(0, |file| file.len());
+        self.dir.close()?;
         Ok(Measured { cpu_ns_per_publish: line.trim().parse()?, stamp_bytes })
     }
 }

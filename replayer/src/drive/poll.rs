@@ -4,11 +4,12 @@
 //! default); either would make every send late. So the deadline is a timer of the kernel that the same epoll instance
 //! watches: absolute, in nanoseconds, without slack.
 
+pub use regauge_traces::meta::{monotonic_ns, thread_cpu_ns};
+
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::{self, Errno};
-use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
-use rustix::time::{clock_gettime, timerfd_create, timerfd_settime};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Events taken per wait.
@@ -16,22 +17,6 @@ const EVENTS_MAX: usize = 256;
 
 /// Token of the deadline's timer.
 const TIMER: u64 = u64::MAX;
-
-/// CLOCK_MONOTONIC, ns.
-pub fn monotonic_ns() -> u64 {
-    nanoseconds(ClockId::Monotonic)
-}
-
-/// CPU time of the calling thread, ns.
-pub fn thread_cpu_ns() -> u64 {
-    nanoseconds(ClockId::ThreadCPUTime)
-}
-
-fn nanoseconds(id: ClockId) -> u64 {
-    let time = clock_gettime(id);
-    // Neither of these clocks is ever negative.
-    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
-}
 
 fn timespec(time_ns: u64) -> Timespec {
     // Seconds since boot stay far below the sign bit.

@@ -1,13 +1,13 @@
 //! What a thread reads of itself around a blocking call, and what a pool's thread waited for a CPU before one.
 //!
 //! A reading costs one or two microseconds, and a busy pool makes a call every few of them. So a thread keeps its last
-//! reading: before a call it is taken again when it is older than [`limits::CALL_EVERY_NS`], and after a call when it was
+//! reading: before a call it is taken again when it is older than [`limits::STALE_NS`], and after a call when it was
 //! taken anew before it or the call was long. Of the others nothing is said.
 //!
 //! A thread of a pool sleeps between its calls, so what it has waited for a CPU since the last one, it has waited just
 //! before this one: that becomes a gap which ends where the call begins.
 //!
-//! [`limits::CALL_EVERY_NS`]: super::limits::CALL_EVERY_NS
+//! [`limits::STALE_NS`]: super::limits::STALE_NS
 
 use super::limits::{LONG_GAP_NS, Limits};
 use super::thread::{self, GapRow};
@@ -50,7 +50,7 @@ impl Around {
         if let Some(before) = last.usage
             && !always
             && last.at != 0
-            && now.saturating_sub(last.at) < limits.call_every
+            && now.saturating_sub(last.at) < limits.stale
         {
             return Some(Around { before, others_ns: limits.ns(last.busy), is_fresh: false });
         }

@@ -37,16 +37,14 @@ pub const HELD_ROWS: usize = 1 << 17;
 /// What happened so shortly before or after something slow is kept with it, ns: a packet is read before the operation
 /// that is slow, and answered after it.
 pub const BESIDE_SLOW_NS: u64 = 2_000_000;
-/// A reading of a thread's CPU time that is older is taken again before a poll, ns. A reading takes one or two
-/// microseconds, so this bounds its cost to some 0.2 %.
+/// A reading of a thread's CPU time that is older is taken again before a poll, and before a blocking operation on
+/// files, ns. A reading takes some microseconds, so this bounds its cost to some 0.3 % of a thread, and to twice that
+/// where a thread of a pool reads after the operation too.
 pub const STALE_NS: u64 = 1_000_000;
 /// Between two readings of a busy thread before polls that waited longer than [`LATE_NS`], and between two after long
 /// polls that are shorter than this themselves, ns. At the rates of a bench nearly every poll is long and late; with this,
 /// readings take some 0.5 % of a busy thread's time.
 pub const READ_EVERY_NS: u64 = 500_000;
-/// A thread's reading before a blocking operation on files is taken again when it is older, ns: two readings in so long
-/// are about half a per cent of a busy pool's time, and no reading is older than one before a poll.
-pub const CALL_EVERY_NS: u64 = STALE_NS;
 /// What a thread was off its CPU since the last reading of its run delay is not worth another one below this, ns: the
 /// lanes of a request need not add up any closer.
 pub const OFF_CPU_NS: u64 = 5_000;
@@ -64,7 +62,6 @@ pub(super) struct Limits {
     pub(super) stale: u64,
     pub(super) read_every: u64,
     pub(super) late: u64,
-    pub(super) call_every: u64,
     pub(super) beside: u64,
 }
 
@@ -86,7 +83,6 @@ impl Limits {
             stale: in_ticks(STALE_NS),
             read_every: in_ticks(READ_EVERY_NS),
             late: in_ticks(LATE_NS),
-            call_every: in_ticks(CALL_EVERY_NS),
             beside: in_ticks(BESIDE_SLOW_NS),
         }
     }

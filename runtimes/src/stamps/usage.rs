@@ -22,7 +22,7 @@
 //! [`limits::READ_EVERY_NS`]: super::limits::READ_EVERY_NS
 
 use super::limits::OFF_CPU_NS;
-use rustix::time::{ClockId, clock_gettime};
+use regauge_traces::meta::{monotonic_ns, thread_cpu_ns};
 use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -65,8 +65,8 @@ impl UsageReader {
     /// time shows that the thread was off its CPU for less than [`OFF_CPU_NS`] since it was: it has grown by no more.
     pub fn read(&self) -> Usage {
         // In this order: who loses the CPU between the two has been off it.
-        let cpu_ns = ns(ClockId::ThreadCPUTime);
-        let at_ns = ns(ClockId::Monotonic);
+        let cpu_ns = thread_cpu_ns();
+        let at_ns = monotonic_ns();
         if let Some((then_ns, then)) = self.whole.get() {
             let off_cpu_ns = at_ns.saturating_sub(then_ns).saturating_sub(cpu_ns.saturating_sub(then.cpu_ns));
             if off_cpu_ns < OFF_CPU_NS {
@@ -77,11 +77,6 @@ impl UsageReader {
         self.whole.set(Some((at_ns, usage)));
         usage
     }
-}
-
-fn ns(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }
 
 /// Whether the kernel says how long threads waited for a CPU.
@@ -149,6 +144,8 @@ mod tests {
             let after = reader.read();
             let used = after.since(before, 0, started.elapsed().as_nanos() as u64);
             assert!(used.cpu_ns < 10_000_000, "{used:?}");
+            // Who has slept has been off its CPU, so that its run delay was read again.
+            assert_eq!(reader.whole.get().unwrap().1, after);
             assert!(switches().voluntary >= 1);
             if has_run_delay() {
                 assert!(after.run_delay_ns.unwrap() >= before.run_delay_ns.unwrap());
